@@ -1,0 +1,75 @@
+"""A checkpoint: a directory of ``weights.safetensors`` and ``checkpoint.json``, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from graft.backbones import skeleton
+from graft.training import EpochMetrics
+from graft.transforms import Preprocessing
+
+WEIGHTS_FILE = "weights.safetensors"
+FACTS_FILE = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained classifier with all that is needed to use it, and what it was made of.
+
+    ``history`` holds one entry an epoch; ``training_hashes`` the SHA-256 of every image that weights or
+    choice of epoch saw; ``recipe`` the config that it was trained by.
+    """
+
+    architecture: str
+    dropout: float
+    classes: list[str]
+    preprocessing: Preprocessing
+    stage: Literal["warm_up", "fine_tune"]
+    weights: dict[str, Tensor]
+    weights_licence: str
+    recipe: dict[str, Any]
+    history: list[EpochMetrics] = field(default_factory=list)
+    best_epoch: int = 0
+    training_hashes: list[str] = field(default_factory=list)
+
+    def model(self) -> nn.Module:
+        """The classifier in eval mode: normalised float32 ``[batch, 3, h, w]`` to logits ``[batch, classes]``."""
+        model = skeleton(self.architecture, len(self.classes), self.dropout)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The metrics of the epoch whose weights these are."""
+        return self.history[self.best_epoch]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and facts."""
+        return hashlib.sha256(save(self.weights) + self._facts().encode()).hexdigest()
+
+    def files(self) -> dict[str, bytes]:
+        """The two files of the directory by name."""
+        return {WEIGHTS_FILE: save(self.weights), FACTS_FILE: self._facts().encode()}
+
+    @classmethod
+    def from_files(cls, read: Callable[[str], bytes]) -> Checkpoint:
+        """The checkpoint whose files ``read`` gives by name."""
+        facts = json.loads(read(FACTS_FILE))
+        shape = facts["preprocessing"]
+        facts["preprocessing"] = Preprocessing(**shape | {key: tuple(shape[key]) for key in ("mean", "std")})
+        facts["history"] = [EpochMetrics(**epoch) for epoch in facts["history"]]
+        return cls(weights=load(read(WEIGHTS_FILE)), **facts)
+
+    def _facts(self) -> str:
+        facts = {name: value for name, value in vars(self).items() if name != "weights"}
+        facts["preprocessing"] = asdict(self.preprocessing)
+        facts["history"] = [asdict(epoch) for epoch in self.history]
+        return json.dumps(facts, indent=1, sort_keys=True)

@@ -1,0 +1,120 @@
+"""The console command ``graft``: what is no pipeline, and a strict way to run one.
+
+Nothing heavy is imported before it is needed: ``graft predict`` runs with onnxruntime, Pillow and NumPy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from graft import __version__
+from graft.errors import GraftError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 where it failed, 2 where it was asked wrongly."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except GraftError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from what is finished.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="graft", description="Labelled photographs in, a promoted ONNX classifier out.")
+    parser.add_argument("--version", action="version", version=f"graft {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("setup", help="make and activate the local stack; safe to run again")
+    command.set_defaults(run=_setup)
+
+    command = commands.add_parser("run", help="check a config and run its pipeline")
+    command.add_argument("config", type=Path, metavar="CONFIG")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=photos")
+    command.set_defaults(run=_run)
+
+    command = commands.add_parser("predict", help="name the class of images with an exported model")
+    command.add_argument("model", type=Path, metavar="MODEL.onnx")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser("summary", help="show what the latest training run gave")
+    command.set_defaults(run=_summary)
+
+    command = commands.add_parser("ui", help="open MLflow on 127.0.0.1")
+    command.add_argument("--port", type=int, default=5000)
+    command.set_defaults(run=_ui)
+
+    command = commands.add_parser("rollback", help="make the previous champion champion again")
+    command.add_argument("name", metavar="NAME", help="the model's name in the registry")
+    command.set_defaults(run=_rollback)
+
+    command = commands.add_parser("demo-data", help="write the demo's handwritten digits as an image folder")
+    command.add_argument("folder", type=Path, metavar="FOLDER")
+    command.add_argument("--per-class", type=int, metavar="N", help="a fixed sample of each class; all without it")
+    command.set_defaults(run=_demo_data)
+    return parser
+
+
+def _setup(_: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.runtime.stack import STACK, set_up
+
+    set_up(Path.cwd())
+    print(f"The stack {STACK!r} is active for this repository.")
+
+
+def _run(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.runtime.run import run
+
+    run(options.config, options.set)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from graft.predict import predict
+
+    for prediction in predict(options.model, options.images):
+        best = "  ".join(f"{name} {probability:.1%}" for name, probability in prediction.classes[:3])
+        print(f"{prediction.path}\t{best}")
+
+
+def _summary(_: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.runtime.summary import summary
+
+    print(summary())
+
+
+def _ui(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.runtime.ui import serve
+
+    serve(options.port)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.runtime.registry import roll_back
+    from graft.runtime.stack import connect_mlflow
+
+    before, after = roll_back(connect_mlflow(), options.name)
+    print(f"Version {after} of {options.name} is champion again; version {before} was.")
+
+
+def _demo_data(options: argparse.Namespace) -> None:
+    from graft.demo import write_digits
+
+    print(write_digits(options.folder, options.per_class))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

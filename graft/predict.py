@@ -1,0 +1,44 @@
+"""Predict with an exported model: needs onnxruntime, Pillow and NumPy, nothing else of Graft's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from graft.errors import DataError
+from graft.images import read_rgb
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes of one image with their probabilities, likeliest first."""
+
+    path: Path
+    classes: list[tuple[str, float]]
+
+
+def predict(model: Path, images: Iterable[Path]) -> Iterator[Prediction]:
+    """Name the class of each image file; raises ``DataError`` where the model or an image cannot be read."""
+    session, classes = open_model(model)
+    for path in images:
+        probabilities = session.run(["probabilities"], {"image": read_rgb(path)[np.newaxis]})[0][0]
+        order = np.argsort(-probabilities)
+        yield Prediction(path, [(classes[i], float(probabilities[i])) for i in order])
+
+
+def open_model(model: Path) -> tuple[onnxruntime.InferenceSession, list[str]]:
+    """A session and the class names that the file carries; raises ``DataError`` for any other file."""
+    if not model.is_file():
+        raise DataError(f"{model}: is no file; give the path of an exported model.onnx.")
+    try:
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    # ONNX Runtime's own exception types share no public base class.
+    except Exception as error:
+        raise DataError(f"{model}: is no model exported by Graft ({type(error).__name__}).") from error
+    return session, [str(name) for name in classes]

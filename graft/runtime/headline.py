@@ -1,0 +1,91 @@
+"""What every invocation leaves in MLflow, whether its steps ran or were cached."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import mlflow
+from zenml import get_step_context
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from graft import figures
+from graft.checkpoint import Checkpoint
+from graft.cross_validation import CrossValidation
+from graft.manifest import Manifest
+from graft.metrics import Predictions
+from graft.onnx_model import OnnxCheck, OnnxModel
+from graft.pages import validation_page
+from graft.registration import Registration
+from graft.runtime.tracking import flattened, log_figures, log_missing_history
+from graft.validation import ValidationReport
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The artifacts of one invocation of the training pipeline."""
+
+    manifest: Manifest
+    validation: ValidationReport
+    warm: Checkpoint
+    tuned: Checkpoint
+    cross_validation: CrossValidation
+    holdout: Predictions
+    exported: OnnxModel
+    check: OnnxCheck
+    registration: Registration
+
+
+def headline(evidence: Evidence) -> dict[str, float]:
+    """Every headline metric but the times."""
+    return {
+        "data/images": float(len(evidence.manifest.table)),
+        "data/quarantined": float(len(evidence.validation.quarantine)),
+        **evidence.cross_validation.named(),
+        **evidence.holdout.named("holdout"),
+        **evidence.check.named(),
+    }
+
+
+def log_headline(evidence: Evidence, parameters: str) -> None:
+    """Log metrics, parameters, figures and tags into the active MLflow run."""
+    run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
+    log_missing_history("warmup", evidence.warm.history)
+    log_missing_history("finetune", evidence.tuned.history)
+    mlflow.log_metrics(headline(evidence) | step_times(run))
+    mlflow.log_params(flattened(json.loads(parameters)))
+    log_figures(
+        {
+            "curves": figures.learning_curves(evidence.warm.history, evidence.tuned.history),
+            "folds": figures.folds(evidence.cross_validation),
+            "holdout_confusion": figures.confusion(evidence.holdout),
+            "holdout_reliability": figures.reliability(evidence.holdout),
+            "holdout_mistakes": figures.mistakes(evidence.holdout, evidence.manifest.root),
+        }
+    )
+    mlflow.log_text(validation_page(evidence.validation), "validation.html")
+    mlflow.set_tags(
+        {
+            "graft.status": "complete",
+            "graft.model": evidence.registration.uri,
+            "graft.reused_steps": ", ".join(reused_steps(run)) or "none",
+            "zenml.run_id": str(run.id),
+            "zenml.run_name": run.name,
+        }
+    )
+
+
+def step_times(run: PipelineRunResponse) -> dict[str, float]:
+    """How long each step took, in seconds; for a cached step, when it last ran."""
+    times = {}
+    for name, step in run.steps.items():
+        ran = Client().get_run_step(step.original_step_run_id) if step.original_step_run_id else step
+        if ran.start_time and ran.end_time:
+            times[f"time/{name}_s"] = (ran.end_time - ran.start_time).total_seconds()
+    return times
+
+
+def reused_steps(run: PipelineRunResponse) -> list[str]:
+    """The steps whose results came from the cache."""
+    return sorted(name for name, step in run.steps.items() if step.status == "cached")

@@ -1,0 +1,45 @@
+"""Run a pipeline from a config file with some of its values replaced."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from graft.config import read_yaml, with_overrides
+from graft.errors import GraftError
+from graft.runtime.stack import tracking_uri
+from graft.runtime.strict import StrictPipeline, check_config
+
+
+def run(config: Path, assignments: list[str]) -> None:
+    """Check the config with its overrides, then run the pipeline that it is for.
+
+    Raises ``ConfigError`` before anything has started, and any ``GraftError`` of a step.
+    """
+    tracking_uri()
+    content = with_overrides(read_yaml(config), assignments)
+    pipeline = pipeline_for(content)
+    check_config(content, pipeline, str(config))
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(content, file, allow_unicode=True)
+        file.flush()
+        try:
+            pipeline.with_options(config_path=file.name)()
+        except click.ClickException as refusal:
+            error = GraftError(refusal.message)
+            error.exit_code = refusal.exit_code
+            raise error from None
+
+
+def pipeline_for(content: dict[str, Any]) -> StrictPipeline:
+    """The pipeline that a config is for: a ``gate`` section is promotion's, any other training's."""
+    parameters = content.get("parameters")
+    kind = "promotion" if isinstance(parameters, dict) and "gate" in parameters else "training"
+    pipeline = getattr(importlib.import_module(f"pipelines.{kind}"), f"{kind}_pipeline")
+    assert isinstance(pipeline, StrictPipeline)
+    return pipeline

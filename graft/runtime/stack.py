@@ -1,0 +1,73 @@
+"""The one place that knows how the local stack is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.enums import StackComponentType
+from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+from graft.errors import GraftError
+
+STACK = "graft"
+TRACKER = "graft_mlflow"
+
+
+def set_up(repository: Path) -> None:
+    """Make the stack where it is missing and activate it for this repository.
+
+    Safe to run again, and by several processes at once: two first runs would destroy an empty database,
+    so a lock is held while the databases are made.
+    """
+    folder = Path(GlobalConfiguration().config_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = not (folder / "config.yaml").exists()
+    with FileLock(folder / "graft-setup.lock"):
+        if fresh:  # an existing choice of the user's stands
+            GlobalConfiguration().analytics_opt_in = False
+        if not (repository / ".zen").is_dir():
+            Client.initialize(repository)
+        client = Client()
+        client.activate_root(repository)
+        _make_stack(client)
+        client.activate_stack(STACK)
+        MlflowClient(tracking_uri()).search_experiments(max_results=1)
+
+
+def tracking_uri() -> str:
+    """Where MLflow keeps runs and models; raises ``GraftError`` where the active stack does not track with MLflow."""
+    tracker = Client().active_stack.experiment_tracker
+    if not isinstance(tracker, MLFlowExperimentTracker):
+        raise GraftError(
+            f"the active ZenML stack {Client().active_stack_model.name!r} has no MLflow experiment tracker; "
+            f"run `graft setup`, or `zenml stack set` one that has."
+        )
+    return tracker.get_tracking_uri()
+
+
+def connect_mlflow() -> MlflowClient:
+    """A client of the MLflow that the active stack tracks with, credentials included."""
+    uri = tracking_uri()
+    tracker = Client().active_stack.experiment_tracker
+    assert isinstance(tracker, MLFlowExperimentTracker)
+    tracker.configure_mlflow()
+    return MlflowClient(uri)
+
+
+def _make_stack(client: Client) -> None:
+    if client.list_stacks(name=STACK).items:
+        return
+    trackers = client.list_stack_components(name=TRACKER, type=StackComponentType.EXPERIMENT_TRACKER).items
+    tracker = trackers[0] if trackers else client.create_stack_component(
+        TRACKER, flavor="mlflow", component_type=StackComponentType.EXPERIMENT_TRACKER, configuration={}
+    )  # fmt: skip
+    components = {
+        StackComponentType.ORCHESTRATOR: "default",
+        StackComponentType.ARTIFACT_STORE: "default",
+        StackComponentType.EXPERIMENT_TRACKER: tracker.id,
+    }
+    client.create_stack(STACK, components)

@@ -1,0 +1,76 @@
+"""From pixels to what a backbone sees: one preset for training, one for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tf
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the short side, crop the centre, scale to 0..1, normalise; it travels with the weights.
+
+    The resize is bilinear with antialiasing, its result rounded to whole grey levels, for every backbone:
+    so training, evaluation and the exported graph see the same pixels.
+    """
+
+    resize_px: int
+    crop_px: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def in_words(self) -> str:
+        """The preprocessing as a sentence, for the metadata of an exported model."""
+        return (
+            f"short side to {self.resize_px} px (bilinear, antialiased, rounded), centre crop "
+            f"{self.crop_px} x {self.crop_px} px, divided by 255, minus mean {list(self.mean)}, "
+            f"divided by std {list(self.std)}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Resize and crop uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
+
+    Computed in float32 and rounded, as the exported graph does; the integer kernel rounds its weights too.
+    """
+    resized = tf.resize(image.float(), [preprocessing.resize_px], antialias=True)
+    return tf.center_crop(resized, [preprocessing.crop_px]).round().clamp(0, 255).to(torch.uint8)
+
+
+def for_training(
+    strength: Literal["none", "light", "strong"], horizontal_flip: bool, preprocessing: Preprocessing
+) -> v2.Transform:
+    """A random transform of uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
+
+    ``light`` crops 60 to 100 % of the area; ``strong`` crops 25 to 100 % and distorts colour and geometry
+    (TrivialAugment, Müller and Hutter 2021).
+    """
+    if strength == "none":
+        return v2.Lambda(lambda image: for_evaluation(image, preprocessing))
+    size = preprocessing.crop_px
+    smallest = 0.6 if strength == "light" else 0.25
+    steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=(smallest, 1.0), antialias=True)]
+    if horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if strength == "strong":
+        steps.append(v2.TrivialAugmentWide())
+    return v2.Compose(steps)
+
+
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Turn 0..255 ``[batch, 3, height, width]`` into normalised float32 of the same shape."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255 - mean) / std

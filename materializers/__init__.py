@@ -1,0 +1,32 @@
+"""How the types that Graft owns are stored, and how ZenML's dashboard shows them. None is a pickle."""
+
+from materializers.arrays import CrossValidationMaterializer, FoldResultMaterializer, PredictionsMaterializer
+from materializers.files import CheckpointMaterializer, OnnxModelMaterializer
+from materializers.records import (
+    ComparisonMaterializer,
+    OnnxCheckMaterializer,
+    RegistrationMaterializer,
+    VerdictMaterializer,
+)
+from materializers.tables import (
+    FoldsMaterializer,
+    ManifestMaterializer,
+    SplitMaterializer,
+    ValidationReportMaterializer,
+)
+
+__all__ = [
+    "CheckpointMaterializer",
+    "ComparisonMaterializer",
+    "CrossValidationMaterializer",
+    "FoldResultMaterializer",
+    "FoldsMaterializer",
+    "ManifestMaterializer",
+    "OnnxCheckMaterializer",
+    "OnnxModelMaterializer",
+    "PredictionsMaterializer",
+    "RegistrationMaterializer",
+    "SplitMaterializer",
+    "ValidationReportMaterializer",
+    "VerdictMaterializer",
+]

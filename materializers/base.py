@@ -1,0 +1,74 @@
+"""What all materializers share: small files beside each other in the artifact's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from io import BytesIO
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from zenml.enums import ArtifactType, VisualizationType
+from zenml.materializers.base_materializer import BaseMaterializer
+
+from graft.figures import as_png
+
+
+class FolderMaterializer(BaseMaterializer):
+    """Reads and writes files in the artifact's folder, wherever the artifact store keeps it."""
+
+    ASSOCIATED_ARTIFACT_TYPE = ArtifactType.DATA
+    SKIP_REGISTRATION = True
+
+    def place(self, name: str) -> str:
+        """The address of a file in the artifact's folder."""
+        return str(PurePosixPath(self.uri) / name) if "://" not in self.uri else f"{self.uri}/{name}"
+
+    def write_bytes(self, name: str, content: bytes) -> str:
+        """Write a file whole; returns its address."""
+        with self.artifact_store.open(self.place(name), "wb") as file:
+            file.write(content)
+        return self.place(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a file whole."""
+        with self.artifact_store.open(self.place(name), "rb") as file:
+            return bytes(file.read())
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a value as JSON."""
+        self.write_bytes(name, canonical(value))
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401
+        """Read what ``write_json`` wrote."""
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table as Parquet."""
+        self.write_bytes(name, table.to_parquet(index=False))
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read what ``write_table`` wrote."""
+        return pd.read_parquet(BytesIO(self.read_bytes(name)))
+
+    def show(self, pages: dict[str, str] | None = None, figures: dict[str, Figure] | None = None) -> dict[str, VisualizationType]:
+        """Write HTML pages and figures as visualizations."""
+        shown = {self.write_bytes(f"{name}.html", text.encode()): VisualizationType.HTML for name, text in (pages or {}).items()}
+        return shown | {
+            self.write_bytes(f"{name}.png", as_png(figure)): VisualizationType.IMAGE for name, figure in (figures or {}).items()
+        }
+
+
+def canonical(value: object) -> bytes:
+    """A value as JSON, always in the same bytes."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of these bytes."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "big") + part)
+    return whole.hexdigest()

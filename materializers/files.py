@@ -1,0 +1,75 @@
+"""Models: checkpoints as safetensors and JSON, exported models as the one file that they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zenml.enums import ArtifactType, VisualizationType
+
+from graft import figures
+from graft.checkpoint import Checkpoint
+from graft.onnx_model import OnnxModel
+from graft.pages import facts_page
+from materializers.base import FolderMaterializer
+
+MODEL_FILE = "model.onnx"
+
+
+class CheckpointMaterializer(FolderMaterializer):
+    """Stores a checkpoint."""
+
+    ASSOCIATED_TYPES = (Checkpoint,)
+    ASSOCIATED_ARTIFACT_TYPE = ArtifactType.MODEL
+
+    def load(self, data_type: type[Any]) -> Checkpoint:  # noqa: ARG002
+        """Read a checkpoint."""
+        return Checkpoint.from_files(self.read_bytes)
+
+    def save(self, data: Checkpoint) -> None:
+        """Write a checkpoint."""
+        for name, content in data.files().items():
+            self.write_bytes(name, content)
+
+    def save_visualizations(self, data: Checkpoint) -> dict[str, VisualizationType]:
+        """Show the learning curves of its phase."""
+        return self.show(figures={"curves": figures.learning_curves(data.history, [])})
+
+    def extract_metadata(self, data: Checkpoint) -> dict[str, Any]:
+        """Name what it is and how good its best epoch was."""
+        best = data.best
+        return {
+            "architecture": data.architecture, "stage": data.stage, "best_epoch": data.best_epoch + 1,
+            "val_accuracy": best.val_accuracy, "val_macro_f1": best.val_macro_f1,
+        }  # fmt: skip
+
+    def compute_content_hash(self, data: Checkpoint) -> str:
+        """Hash weights and facts."""
+        return data.fingerprint
+
+
+class OnnxModelMaterializer(FolderMaterializer):
+    """Stores an exported model."""
+
+    ASSOCIATED_TYPES = (OnnxModel,)
+    ASSOCIATED_ARTIFACT_TYPE = ArtifactType.MODEL
+
+    def load(self, data_type: type[Any]) -> OnnxModel:  # noqa: ARG002
+        """Read a model."""
+        return OnnxModel(self.read_bytes(MODEL_FILE))
+
+    def save(self, data: OnnxModel) -> None:
+        """Write a model."""
+        self.write_bytes(MODEL_FILE, data.content)
+
+    def save_visualizations(self, data: OnnxModel) -> dict[str, VisualizationType]:
+        """Show what the file says of itself."""
+        verdict = f"{len(data.content) / 1e6:.1f} MB, one file"
+        return self.show(pages={"model": facts_page("Exported model", verdict, data.metadata)})
+
+    def extract_metadata(self, data: OnnxModel) -> dict[str, Any]:
+        """Name its hash and size."""
+        return {"sha256": data.sha256, "size_bytes": len(data.content)}
+
+    def compute_content_hash(self, data: OnnxModel) -> str:
+        """Hash the file."""
+        return data.sha256

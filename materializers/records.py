@@ -1,0 +1,77 @@
+"""Small records, stored as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from zenml.enums import VisualizationType
+
+from graft.onnx_model import OnnxCheck
+from graft.pages import facts_page, page
+from graft.promotion import Comparison, Condition, Verdict
+from graft.registration import Registration
+from materializers.base import FolderMaterializer, canonical, digest
+
+
+class RecordMaterializer(FolderMaterializer):
+    """Stores a dataclass of JSON values."""
+
+    SKIP_REGISTRATION = True
+    TITLE = ""
+
+    def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401
+        """Read a record."""
+        return data_type(**self.read_json("record.json"))
+
+    def save(self, data: Any) -> None:  # noqa: ANN401
+        """Write a record."""
+        self.write_json("record.json", asdict(data))
+
+    def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:  # noqa: ANN401
+        """Show its fields."""
+        return self.show(pages={"record": facts_page(self.TITLE, "", asdict(data))})
+
+    def compute_content_hash(self, data: Any) -> str:  # noqa: ANN401
+        """Hash its fields."""
+        return digest(canonical(asdict(data)))
+
+
+class OnnxCheckMaterializer(RecordMaterializer):
+    """Stores the comparison of an exported model with its source."""
+
+    ASSOCIATED_TYPES = (OnnxCheck,)
+    TITLE = "ONNX Runtime against torch"
+
+
+class RegistrationMaterializer(RecordMaterializer):
+    """Stores where a model is registered."""
+
+    ASSOCIATED_TYPES = (Registration,)
+    TITLE = "Registered model"
+
+
+class ComparisonMaterializer(RecordMaterializer):
+    """Stores the comparison of challenger and champion."""
+
+    ASSOCIATED_TYPES = (Comparison,)
+    TITLE = "Challenger and champion"
+
+
+class VerdictMaterializer(RecordMaterializer):
+    """Stores what the gate said."""
+
+    ASSOCIATED_TYPES = (Verdict,)
+
+    def load(self, data_type: type[Any]) -> Verdict:  # noqa: ARG002
+        """Read a verdict."""
+        record = self.read_json("record.json")
+        return Verdict(Comparison(**record["comparison"]), [Condition(**one) for one in record["conditions"]])
+
+    def save_visualizations(self, data: Verdict) -> dict[str, VisualizationType]:
+        """Show every condition with what is required and what was found."""
+        marks = {True: "passed", False: "failed"}
+        rows = [(marks[one.passed], one.asks, one.required, one.actual) for one in data.conditions]
+        tables = {"Conditions": (("", "condition", "required", "found"), rows)}
+        verdict = "promoted" if data.passed else "not promoted"
+        return self.show(pages={"verdict": page("Gate", verdict, data.passed, tables=tables)})

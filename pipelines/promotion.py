@@ -1,0 +1,22 @@
+"""From challenger to champion, on evidence.
+
+zenml pipeline run pipelines.promotion.promotion_pipeline -c configs/promotion.yaml
+"""
+
+from graft.config import DataConfig, GateConfig, PromotionParameters, RegistryConfig
+from graft.runtime.strict import strict_pipeline
+from steps.compare_models import compare_models
+from steps.gate_challenger import gate_challenger
+from steps.ingest_images import ingest_images
+from steps.promote_challenger import promote_challenger
+from steps.validate_data import validate_data
+
+
+@strict_pipeline(PromotionParameters)
+def promotion_pipeline(data: DataConfig, registry: RegistryConfig, gate: GateConfig = GateConfig()) -> None:
+    """Compare both on images unseen by both, hold them against the gate, promote."""
+    manifest = ingest_images(data.root)
+    report = validate_data(manifest, data.validation)
+    comparison = compare_models(manifest, report, data.split, registry)
+    verdict = gate_challenger(comparison, gate)
+    promote_challenger(verdict, registry)

@@ -1,0 +1,18 @@
+"""Judge the final model on images that no model trained on."""
+
+from typing import Annotated
+
+from graft.checkpoint import Checkpoint
+from graft.manifest import Manifest
+from graft.metrics import Predictions
+from graft.recipe import judge_holdout
+from graft.runtime.caching import cached_step
+from graft.splits import Split
+
+
+@cached_step()
+def evaluate_holdout(
+    manifest: Manifest, split: Split, checkpoint: Checkpoint, temperature: float
+) -> Annotated[Predictions, "holdout_predictions"]:
+    """Judge on the holdout, once, with calibrated probabilities."""
+    return judge_holdout(manifest.root, split, checkpoint, temperature)

@@ -1,0 +1,32 @@
+"""Make one file of model, preprocessing and calibration."""
+
+import json
+from typing import Annotated
+
+from zenml import get_step_context
+
+from graft.checkpoint import Checkpoint
+from graft.cross_validation import CrossValidation
+from graft.manifest import Manifest
+from graft.metrics import Predictions
+from graft.onnx_model import OnnxModel, export
+from graft.runtime.caching import cached_step
+
+
+@cached_step()
+def export_onnx(
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    temperature: float,
+    cross_validation: CrossValidation,
+    holdout: Predictions,
+    opset: int,
+) -> Annotated[OnnxModel, "onnx_model"]:
+    """Export the final model; the file says of itself what it is, where it comes from and how good it is."""
+    metrics = cross_validation.named() | holdout.named("holdout")
+    facts = {
+        "data_fingerprint": manifest.fingerprint,
+        "zenml_run_id": str(get_step_context().pipeline_run.id),
+        "metrics": json.dumps(metrics),
+    }
+    return export(checkpoint, temperature, opset, facts)

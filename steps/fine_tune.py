@@ -1,0 +1,19 @@
+"""Train the last stages of the backbone with the head."""
+
+from typing import Annotated
+
+from graft.checkpoint import Checkpoint
+from graft.config import FineTuneConfig, LoopConfig
+from graft.manifest import Manifest
+from graft.recipe import fine_tune as fine_tune_recipe
+from graft.runtime.caching import cached_step
+from graft.runtime.tracking import log_epoch
+from graft.splits import Split
+
+
+@cached_step(experiment_tracker=True)
+def fine_tune(
+    manifest: Manifest, split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, seed: int
+) -> Annotated[Checkpoint, "checkpoint"]:
+    """Fine-tune what warm-up made."""
+    return fine_tune_recipe(manifest.root, split, warm, (loop, config), seed, log_epoch)

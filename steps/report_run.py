@@ -1,0 +1,32 @@
+"""Leave every headline in MLflow, whatever was cached."""
+
+from zenml import step
+
+from graft.checkpoint import Checkpoint
+from graft.cross_validation import CrossValidation
+from graft.manifest import Manifest
+from graft.metrics import Predictions
+from graft.onnx_model import OnnxCheck, OnnxModel
+from graft.registration import Registration
+from graft.runtime.headline import Evidence, log_headline
+from graft.validation import ValidationReport
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def report_run(  # noqa: PLR0913  one argument an artifact: ZenML draws them as the edges of the graph
+    manifest: Manifest,
+    validation: ValidationReport,
+    warm: Checkpoint,
+    tuned: Checkpoint,
+    cross_validation: CrossValidation,
+    holdout: Predictions,
+    exported: OnnxModel,
+    check: OnnxCheck,
+    registration: Registration,
+    parameters: str,
+) -> None:
+    """Log metrics, parameters, figures and tags; ``parameters`` is the config as JSON."""
+    evidence = Evidence(
+        manifest, validation, warm, tuned, cross_validation, holdout, exported, check, registration
+    )
+    log_headline(evidence, parameters)

@@ -1,0 +1,18 @@
+"""Decide what each image is for."""
+
+from typing import Annotated
+
+from graft.config import SplitConfig
+from graft.manifest import Manifest
+from graft.runtime.caching import cached_step
+from graft.splits import Folds, Split, cut_folds, split_images
+from graft.validation import ValidationReport
+
+
+@cached_step()
+def split_data(
+    manifest: Manifest, report: ValidationReport, split: SplitConfig, folds: int, seed: int
+) -> tuple[Annotated[Split, "split"], Annotated[Folds, "folds"]]:
+    """Set the holdout aside by content, and cut what is left into folds."""
+    parts = split_images(manifest, report.quarantined, split)
+    return parts, cut_folds(parts, folds, seed)

@@ -1,0 +1,23 @@
+"""The whole recipe on one fold."""
+
+from typing import Annotated
+
+import mlflow
+
+from graft.backbones import PinnedModel
+from graft.config import TrainingConfig
+from graft.cross_validation import FoldResult, train_and_test
+from graft.manifest import Manifest
+from graft.runtime.caching import cached_step
+from graft.runtime.tracking import log_epoch
+from graft.splits import Folds
+
+
+@cached_step(experiment_tracker=True, settings={"experiment_tracker": {"nested": True}})
+def train_fold(
+    manifest: Manifest, folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
+) -> Annotated[FoldResult, "fold_result"]:
+    """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
+    result = train_and_test(folds, fold, manifest.root, (model.config, training), seed, log_epoch)
+    mlflow.log_metrics(result.named())
+    return result

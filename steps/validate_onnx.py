@@ -1,0 +1,24 @@
+"""Compare the exported file with its source before anyone may use it."""
+
+from typing import Annotated
+
+from graft.checkpoint import Checkpoint
+from graft.config import ExportConfig
+from graft.manifest import Manifest
+from graft.onnx_model import OnnxCheck, OnnxModel, validate
+from graft.runtime.caching import cached_step
+from graft.splits import Split
+
+
+@cached_step()
+def validate_onnx(
+    manifest: Manifest,
+    split: Split,
+    exported: OnnxModel,
+    checkpoint: Checkpoint,
+    temperature: float,
+    export: ExportConfig,
+) -> Annotated[OnnxCheck, "onnx_check"]:
+    """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
+    paths = [manifest.root / path for path in split.rows("holdout")["path"][: export.parity_images]]
+    return validate(exported, checkpoint, temperature, paths, export)

@@ -1,0 +1,20 @@
+"""Train a new head on the frozen backbone."""
+
+from typing import Annotated
+
+from graft.backbones import PinnedModel
+from graft.checkpoint import Checkpoint
+from graft.config import LoopConfig, WarmUpConfig
+from graft.manifest import Manifest
+from graft.recipe import warm_up as warm_up_recipe
+from graft.runtime.caching import cached_step
+from graft.runtime.tracking import log_epoch
+from graft.splits import Split
+
+
+@cached_step(experiment_tracker=True)
+def warm_up_head(
+    manifest: Manifest, split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
+) -> Annotated[Checkpoint, "warm_checkpoint"]:
+    """Warm the head up."""
+    return warm_up_recipe(manifest.root, split, model, (loop, warm_up), seed, log_epoch)
