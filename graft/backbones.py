@@ -23,7 +23,10 @@ LETTERS_ARCHITECTURE = "mobilenet_v3_small"
 LETTERS_PREPROCESSING = Preprocessing(48, 48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 HEADS = ("fc", "classifier", "head", "heads")
 AUXILIARY = re.compile(r"^(aux\d?|AuxLogits)\.")
-LICENCES = {"letters": "Apache-2.0 (pretrained by Graft on rendered letters)", "none": "no pretrained weights"}
+LICENCES = {
+    "letters": "Apache-2.0 (pretrained by Graft on rendered letters)",
+    "none": "no pretrained weights",
+}
 
 
 def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
@@ -93,7 +96,7 @@ def preprocessing(config: ModelConfig) -> Preprocessing:
     if config.weights == "letters":
         native = LETTERS_PREPROCESSING
     else:
-        preset = models.get_model_weights(config.architecture).DEFAULT.transforms()  # type: ignore[attr-defined]
+        preset = models.get_model_weights(config.architecture).DEFAULT.transforms()
         native = Preprocessing(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
     crop = config.crop_px or min(native.crop_px, config.resize_px or native.crop_px)
     resize = config.resize_px or max(native.resize_px, crop)
@@ -132,7 +135,9 @@ def check(config: ModelConfig) -> None:
     """Refuse an unknown architecture or weights that cannot be meant; raises ``ConfigError``."""
     known = models.list_models(module=models)
     if config.architecture not in known:
-        raise ConfigError(f"model.architecture is {config.architecture!r}; {allowed_keys(known, config.architecture)}")
+        raise ConfigError(
+            f"model.architecture is {config.architecture!r}; {allowed_keys(known, config.architecture)}"
+        )
     if config.weights == "letters" and config.architecture != LETTERS_ARCHITECTURE:
         raise ConfigError(
             f"model.weights is 'letters', which fits {LETTERS_ARCHITECTURE} only; "
@@ -200,5 +205,5 @@ def _load(model: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> 
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise WeightsError(f"the weights {config.weights} do not fit {config.architecture}: {detail}") from error
-    if hasattr(model, "transform_input"):  # Inception and GoogLeNet re-scale what ImageNet's mean normalised
+    if isinstance(model, models.Inception3 | models.GoogLeNet):  # they re-scale what ImageNet's mean normalised
         model.transform_input = True

@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="graft", description="Labelled photographs in, a promoted ONNX classifier out.")
+    parser = argparse.ArgumentParser(
+        prog="graft", description="Labelled photographs in, a promoted ONNX classifier out."
+    )
     parser.add_argument("--version", action="version", version=f"graft {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -38,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", help="check a config and run its pipeline")
     command.add_argument("config", type=Path, metavar="CONFIG")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=photos")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=photos"
+    )
     command.set_defaults(run=_run)
 
     command = commands.add_parser("predict", help="name the class of images with an exported model")

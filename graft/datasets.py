@@ -41,7 +41,7 @@ class _Images(Dataset[Batch]):
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         image = torch.from_numpy(np.array(read_rgb(self.paths[index]))).permute(2, 0, 1)
         with seeded(derive_seed(self.seed, epoch, self.hashes[index])):

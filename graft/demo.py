@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,7 +34,7 @@ def write_digits(folder: Path, per_class: int | None) -> Path:
             Image.fromarray(pixels).save(unfinished / str(digit) / f"{index:04d}.png")
     unfinished.chmod(0o755)
     try:
-        os.replace(unfinished, folder)
+        unfinished.replace(folder)
     except OSError:  # another process was first; its folder is the same
         shutil.rmtree(unfinished)
     return folder

@@ -64,7 +64,9 @@ def confusion(said: Predictions) -> Figure:
             if count:
                 colour = "white" if shares[row, column] > 0.5 else INK
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(said.classes)), said.classes, rotation=90 if len(said.classes) > 6 else 0, fontsize=8)
+    axes.set_xticks(
+        range(len(said.classes)), said.classes, rotation=90 if len(said.classes) > 6 else 0, fontsize=8
+    )
     axes.set_yticks(range(len(said.classes)), said.classes, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"{said.accuracy:.1%} of {len(said.labels)} images are named right", color=INK, fontsize=10)
@@ -78,7 +80,13 @@ def reliability(said: Predictions) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=QUIET, linestyle=":", linewidth=1)
     shown = count > 0
-    axes.bar((np.arange(len(count)) + 0.5) / len(count), np.where(shown, right, 0), width=0.9 / len(count), color=GREEN, alpha=0.35)
+    axes.bar(
+        (np.arange(len(count)) + 0.5) / len(count),
+        np.where(shown, right, 0),
+        width=0.9 / len(count),
+        color=GREEN,
+        alpha=0.35,
+    )
     sizes = 15 + 200 * count[shown] / max(count.max(), 1)
     axes.scatter(confidence[shown], right[shown], s=sizes, color=GREEN, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
@@ -129,7 +137,11 @@ def mistakes(said: Predictions, root: Path) -> Figure:
         axes.imshow(_thumbnail(root / str(row.path)))
         axes.set_title(f"{row.label}, called {row.predicted}\n{row.confidence:.0%} sure", fontsize=8, color=INK)
     wrong = len(said.mistakes())
-    title = f"{wrong} of {len(said.labels)} holdout images are named wrong" if wrong else "Every holdout image is named right"
+    title = (
+        f"{wrong} of {len(said.labels)} holdout images are named wrong"
+        if wrong
+        else "Every holdout image is named right"
+    )
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
 

@@ -12,13 +12,13 @@ from graft.errors import TrainingError
 
 
 def freeze_all_but(model: nn.Module, unfrozen_stages: int) -> list[str]:
-    """Leave the head and the last ``unfrozen_stages`` stages trainable; returns their names, the head last."""
+    """Leave the head and the last ``unfrozen_stages`` stages trainable; returns their names."""
     names = stages(model)
     backbone = names[:-1]
     if unfrozen_stages > len(backbone):
         raise TrainingError(
-            f"training.fine_tune.unfrozen_stages is {unfrozen_stages}, but the backbone has {len(backbone)} stages; "
-            f"lower it."
+            f"training.fine_tune.unfrozen_stages is {unfrozen_stages}, but the backbone has "
+            f"{len(backbone)} stages; lower it."
         )
     trainable = [*backbone[len(backbone) - unfrozen_stages :], "head"]
     for name, parameter in model.named_parameters():
@@ -51,4 +51,6 @@ def frozen_fingerprint(model: nn.Module) -> str:
 def prove_unmoved(model: nn.Module, before: str) -> None:
     """Raise ``TrainingError`` where frozen parameters or batch-norm statistics are not what they were."""
     if frozen_fingerprint(model) != before:
-        raise TrainingError("frozen weights or batch-norm statistics changed during training; this is a bug of Graft.")
+        raise TrainingError(
+            "frozen weights or batch-norm statistics changed during training; this is a bug of Graft."
+        )

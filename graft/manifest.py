@@ -79,7 +79,7 @@ def scan(root: str | Path) -> Manifest:
         )
     listed = sorted(listed, key=lambda entry: entry.path)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda entry: inspect(base, entry.path), [entry for entry in listed])
+        results = pool.map(lambda entry: inspect(base, entry.path), listed)
         facts = list(tqdm(results, total=len(listed), desc="Reading images", unit="image", disable=None))
     rows = [vars(entry) | fact for entry, fact in zip(listed, facts, strict=True)]
     return Manifest(pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS), base)

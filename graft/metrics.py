@@ -35,7 +35,7 @@ class Predictions:
     @property
     def predicted(self) -> np.ndarray:
         """The likeliest class of each image, int64 ``[images]``."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1))
 
     @property
     def accuracy(self) -> float:

@@ -88,7 +88,7 @@ class Deployable(nn.Module):
         short = torch.sym_min(height, width)
         size = (resize * height // short, resize * width // short)
         pixels = image.permute(0, 3, 1, 2).float()
-        pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)  # type: ignore[arg-type]
         top, left = _centre(size[0], crop), _centre(size[1], crop)
         # Selected by index, not sliced: so the exporter knows that what is left has the size of the crop.
         inside = torch.arange(crop, device=image.device)
@@ -97,7 +97,7 @@ class Deployable(nn.Module):
         return torch.softmax(logits / self.temperature, dim=1)
 
 
-def _centre(length: int, crop: int) -> int:
+def _centre(length: int | torch.SymInt, crop: int) -> int | torch.SymInt:
     """Where a centre crop starts; halves go to the even number, as torchvision's crop has it."""
     half, odd = (length - crop) // 2, (length - crop) % 2
     return half + odd * (half % 2)
@@ -129,7 +129,9 @@ def validate(
     try:
         onnx.checker.check_model(onnx.load_from_string(exported.content), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported model is not valid ONNX ({error}); report this with your config.") from error
+        raise ExportError(
+            f"the exported model is not valid ONNX ({error}); report this with your config."
+        ) from error
     session, model = exported.session(), checkpoint.model()
     expected, received, seconds = [], [], []
     for path in paths:
@@ -156,7 +158,9 @@ def validate(
 
 
 @torch.inference_mode()
-def _by_torch(model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, temperature: float) -> np.ndarray:
+def _by_torch(
+    model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, temperature: float
+) -> np.ndarray:
     """The way of evaluation, which shares no resizing code with the exported graph."""
     image = for_evaluation(torch.from_numpy(pixels.copy()).permute(2, 0, 1), preprocessing)
     logits = model(normalise(image.unsqueeze(0), preprocessing)).numpy()

@@ -47,11 +47,13 @@ def validation_page(report: ValidationReport) -> str:
         verdict += f", {len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
     marks = {True: "passed", False: "failed"}
     checks = [(marks[one.passed], one.asks, one.severity, one.found) for one in report.outcomes]
-    tables = {"Checks": (("", "the check", "severity", "found"), checks)}
+    tables: dict[str, tuple[Sequence[str], Rows]] = {"Checks": (("", "the check", "severity", "found"), checks)}
     if count:
-        rows = list(report.quarantine.itertuples(index=False))
+        rows = report.quarantine.to_numpy().tolist()
         tables["Left out"] = (("image", "is not so that it", "detail"), rows)
-    return page("Validation of the images", verdict, not critical, [class_histogram(report.images_per_class)], tables)
+    return page(
+        "Validation of the images", verdict, not critical, [class_histogram(report.images_per_class)], tables
+    )
 
 
 def manifest_page(manifest: Manifest) -> str:
@@ -59,7 +61,10 @@ def manifest_page(manifest: Manifest) -> str:
     table = manifest.table
     sizes = table[["width_px", "height_px", "size_bytes", "brightness", "sharpness"]].describe().round(1)
     tables = {
-        "Sizes": (("", *sizes.columns), [(name, *row) for name, row in zip(sizes.index, sizes.to_numpy(), strict=True)]),
+        "Sizes": (
+            ("", *sizes.columns),
+            [(name, *row) for name, row in zip(sizes.index, sizes.to_numpy(), strict=True)],
+        ),
         "Formats": (("format", "mode", "images"), _counts(table[["format", "mode"]].value_counts())),
     }
     counts = {str(name): int(count) for name, count in table["label"].value_counts().sort_index().items()}
@@ -70,7 +75,9 @@ def manifest_page(manifest: Manifest) -> str:
 
 def split_page(split: Split) -> str:
     """How many images of each class fall into each part."""
-    counts = split.table.groupby(["label", "part"]).size().unstack(fill_value=0).reindex(columns=PARTS, fill_value=0)
+    counts = (
+        split.table.groupby(["label", "part"]).size().unstack(fill_value=0).reindex(columns=PARTS, fill_value=0)
+    )
     rows = [(label, *row) for label, row in zip(counts.index, counts.to_numpy(), strict=True)]
     verdict = ", ".join(f"{int(counts[part].sum())} {part}" for part in PARTS if counts[part].sum())
     return page("Split", verdict, tables={"": (("class", *PARTS), [*rows, ("all", *counts.sum())])})

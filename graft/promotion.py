@@ -60,7 +60,9 @@ class Verdict:
 
     def require_passed(self) -> None:
         """Raise ``PromotionRefusedError`` that lists every condition which failed."""
-        failed = [f"{one.asks}: required {one.required}, found {one.actual}" for one in self.conditions if not one.passed]
+        failed = [
+            f"{one.asks}: required {one.required}, found {one.actual}" for one in self.conditions if not one.passed
+        ]
         if failed:
             version = self.comparison.challenger_version
             raise PromotionRefusedError(f"version {version} is not promoted: {'; '.join(failed)}.")

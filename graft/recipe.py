@@ -25,7 +25,12 @@ def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:
 
 
 def warm_up(
-    root: Path, split: Split, model: PinnedModel, configs: tuple[LoopConfig, WarmUpConfig], seed: int, tell: OnEpochEnd
+    root: Path,
+    split: Split,
+    model: PinnedModel,
+    configs: tuple[LoopConfig, WarmUpConfig],
+    seed: int,
+    tell: OnEpochEnd,
 ) -> Checkpoint:
     """Train a new head on the frozen backbone; ``tell`` hears of each epoch."""
     loop, config = configs
@@ -49,7 +54,12 @@ def warm_up(
 
 
 def fine_tune(
-    root: Path, split: Split, warm: Checkpoint, configs: tuple[LoopConfig, FineTuneConfig], seed: int, tell: OnEpochEnd
+    root: Path,
+    split: Split,
+    warm: Checkpoint,
+    configs: tuple[LoopConfig, FineTuneConfig],
+    seed: int,
+    tell: OnEpochEnd,
 ) -> Checkpoint:
     """Train the last stages and the head of a warm checkpoint; ``tell`` hears of each epoch."""
     loop, config = configs
@@ -76,5 +86,7 @@ def contiguous(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _dumped(sections: Mapping[str, LoopConfig | WarmUpConfig | FineTuneConfig | PinnedModel]) -> dict[str, object]:
+def _dumped(
+    sections: Mapping[str, LoopConfig | WarmUpConfig | FineTuneConfig | PinnedModel],
+) -> dict[str, object]:
     return {name: section.model_dump() for name, section in sections.items()}

@@ -105,7 +105,12 @@ def _drawn_parts(table: pd.DataFrame, fraction: float) -> pd.Series:
 
 def _given_parts(table: pd.DataFrame, given: set[str]) -> pd.Series:
     """``val/`` is the holdout; where ``test/`` is given too, that is, and ``val/`` validates."""
-    names = {"": "train", "train": "train", "val": "validation" if "test" in given else "holdout", "test": "holdout"}
+    names = {
+        "": "train",
+        "train": "train",
+        "val": "validation" if "test" in given else "holdout",
+        "test": "holdout",
+    }
     part = table["given_split"].map(names)
     for outer in ("holdout", "validation"):
         groups = set(table.loc[part == outer, "group"])

@@ -51,7 +51,12 @@ class Phase:
     def fine_tune(cls, config: FineTuneConfig) -> Phase:
         """The head and the last stages."""
         return cls(
-            "finetune", config.epochs, config.learning_rate, config.unfrozen_stages, config.stage_decay, config.patience
+            "finetune",
+            config.epochs,
+            config.learning_rate,
+            config.unfrozen_stages,
+            config.stage_decay,
+            config.patience,
         )
 
 
@@ -100,7 +105,7 @@ def train(
 
     Raises ``TrainingError`` where the loss is not finite, or where frozen weights moved.
     """
-    model = copy.deepcopy(model).to(device(), memory_format=torch.channels_last)
+    model = copy.deepcopy(model).to(device()).to(memory_format=torch.channels_last)
     trainable = freeze_all_but(model, phase.unfrozen_stages)
     frozen = frozen_fingerprint(model)
     batches = _batches(loop, images, derive_seed(seed, phase.name))
@@ -140,7 +145,9 @@ def train_one_epoch(
         logits = model(_on_device(images, source))
         loss = functional.cross_entropy(logits, labels.to(device()), label_smoothing=loop.label_smoothing)
         if not math.isfinite(loss.item()):
-            raise TrainingError("the loss is not finite; lower learning_rate under training.warm_up or .fine_tune.")
+            raise TrainingError(
+                "the loss is not finite; lower learning_rate under training.warm_up or .fine_tune."
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trainable, loop.gradient_clip)

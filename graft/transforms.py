@@ -46,7 +46,8 @@ def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     Computed in float32 and rounded, as the exported graph does; the integer kernel rounds its weights too.
     """
     resized = tf.resize(image.float(), [preprocessing.resize_px], antialias=True)
-    return tf.center_crop(resized, [preprocessing.crop_px]).round().clamp(0, 255).to(torch.uint8)
+    cropped: Tensor = tf.center_crop(resized, [preprocessing.crop_px])
+    return cropped.round().clamp(0, 255).to(torch.uint8)
 
 
 def for_training(

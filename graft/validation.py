@@ -75,7 +75,9 @@ def validate(manifest: Manifest, config: ValidationConfig) -> ValidationReport:
         if outcome.severity == "quarantine"
         for path in outcome.failing
     ]
-    quarantine = pd.DataFrame(rows, columns=["path", "reason", "detail"]).drop_duplicates("path", ignore_index=True)
+    quarantine = pd.DataFrame(rows, columns=["path", "reason", "detail"]).drop_duplicates(
+        "path", ignore_index=True
+    )
     left = table[~table["path"].isin(quarantine["path"])].reset_index(drop=True)
     counts = left["label"].value_counts().reindex(manifest.classes, fill_value=0)
     for frame, checks in (
@@ -91,7 +93,8 @@ def image_checks(config: ValidationConfig) -> list[Check]:
     """What each single image must be."""
     sides = {"min_value": config.min_side_px}
     return [
-        Check("decodes whole", "quarantine", "on_bad_images", gxe.ExpectColumnValuesToBeInSet(column="error", value_set=[""])),
+        Check("decodes whole", "quarantine", "on_bad_images",
+              gxe.ExpectColumnValuesToBeInSet(column="error", value_set=[""])),
         Check("has a known format", "quarantine", "on_bad_images",
               gxe.ExpectColumnValuesToBeInSet(column="format", value_set=FORMATS)),
         Check(f"is at least {config.min_side_px} px wide", "quarantine", "min_side_px",
@@ -136,7 +139,8 @@ def class_checks(config: ValidationConfig, counts: pd.Series) -> list[Check]:
 def require_fit(report: ValidationReport, config: ValidationConfig) -> None:
     """Raise ``DataError`` with one sentence for each reason not to train on these images."""
     reasons = [
-        f"not so that {outcome.asks}: {outcome.found}{_relax(outcome.key)}" for outcome in report.failed("critical")
+        f"not so that {outcome.asks}: {outcome.found}{_relax(outcome.key)}"
+        for outcome in report.failed("critical")
     ]
     count = len(report.quarantine)
     examples = ", ".join(report.quarantine["path"][:EXAMPLES])
@@ -159,7 +163,11 @@ def _judge(table: pd.DataFrame, checks: list[Check]) -> tuple[list[Outcome], lis
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    batch = context.data_sources.add_pandas("images").add_dataframe_asset("table").add_batch_definition_whole_dataframe("all")
+    batch = (
+        context.data_sources.add_pandas("images")
+        .add_dataframe_asset("table")
+        .add_batch_definition_whole_dataframe("all")
+    )
     for check in checks:
         check.expectation.severity = "critical" if check.severity == "critical" else "warning"
     suite = context.suites.add(gx.ExpectationSuite("images", expectations=[check.expectation for check in checks]))
@@ -169,9 +177,7 @@ def _judge(table: pd.DataFrame, checks: list[Check]) -> tuple[list[Outcome], lis
         batch_parameters={"dataframe": table},
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [index]},
     )
-    outcomes = [
-        _outcome(check, one, index) for check, one in zip(checks, _in_order(result, checks), strict=True)
-    ]
+    outcomes = [_outcome(check, one, index) for check, one in zip(checks, _in_order(result, checks), strict=True)]
     return outcomes, [json.loads(json.dumps(one.to_json_dict(), default=str)) for one in result.results]
 
 
@@ -208,4 +214,6 @@ def _with_aspect(table: pd.DataFrame) -> pd.DataFrame:
 
 def _detail(table: pd.DataFrame, path: str) -> str:
     row = table[table["path"] == path].iloc[0]
-    return str(row["error"] or f"{row['width_px']} x {row['height_px']} px, {row['format']}, {row['size_bytes']} bytes")
+    return str(
+        row["error"] or f"{row['width_px']} x {row['height_px']} px, {row['format']}, {row['size_bytes']} bytes"
+    )
