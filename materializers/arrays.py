@@ -32,7 +32,8 @@ class ArraysMaterializer(FolderMaterializer):
     def read_predictions(self, name: str) -> Predictions:
         """Read what ``write_predictions`` wrote."""
         logits, labels = (
-            np.load(BytesIO(self.read_bytes(f"{name}_{part}.npy")), allow_pickle=False) for part in ("logits", "labels")
+            np.load(BytesIO(self.read_bytes(f"{name}_{part}.npy")), allow_pickle=False)
+            for part in ("logits", "labels")
         )
         return Predictions(labels=labels, logits=logits, **self.read_json(f"{name}.json"))
 

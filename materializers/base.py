@@ -53,11 +53,17 @@ class FolderMaterializer(BaseMaterializer):
         """Read what ``write_table`` wrote."""
         return pd.read_parquet(BytesIO(self.read_bytes(name)))
 
-    def show(self, pages: dict[str, str] | None = None, figures: dict[str, Figure] | None = None) -> dict[str, VisualizationType]:
+    def show(
+        self, pages: dict[str, str] | None = None, figures: dict[str, Figure] | None = None
+    ) -> dict[str, VisualizationType]:
         """Write HTML pages and figures as visualizations."""
-        shown = {self.write_bytes(f"{name}.html", text.encode()): VisualizationType.HTML for name, text in (pages or {}).items()}
+        shown = {
+            self.write_bytes(f"{name}.html", text.encode()): VisualizationType.HTML
+            for name, text in (pages or {}).items()
+        }
         return shown | {
-            self.write_bytes(f"{name}.png", as_png(figure)): VisualizationType.IMAGE for name, figure in (figures or {}).items()
+            self.write_bytes(f"{name}.png", as_png(figure)): VisualizationType.IMAGE
+            for name, figure in (figures or {}).items()
         }
 
 

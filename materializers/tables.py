@@ -115,5 +115,3 @@ class ValidationReportMaterializer(FolderMaterializer):
     def _facts(self, data: ValidationReport) -> dict[str, Any]:
         outcomes = [asdict(outcome) for outcome in data.outcomes]
         return {"outcomes": outcomes, "images": data.images, "images_per_class": data.images_per_class}
-
-

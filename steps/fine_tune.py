@@ -7,11 +7,11 @@ from graft.config import FineTuneConfig, LoopConfig
 from graft.manifest import Manifest
 from graft.recipe import fine_tune as fine_tune_recipe
 from graft.runtime.caching import cached_step
-from graft.runtime.tracking import log_epoch
+from graft.runtime.tracking import TRACKED, log_epoch
 from graft.splits import Split
 
 
-@cached_step(experiment_tracker=True)
+@cached_step(experiment_tracker=True, settings=TRACKED)
 def fine_tune(
     manifest: Manifest, split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, seed: int
 ) -> Annotated[Checkpoint, "checkpoint"]:

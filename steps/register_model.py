@@ -11,7 +11,9 @@ from graft.registration import Registration
 from graft.runtime.registry import register
 
 
-@step(enable_cache=False, experiment_tracker=True)  # the registry may have changed; the same file is not added twice
+@step(
+    enable_cache=False, experiment_tracker=True
+)  # the registry may have changed; the same file is not added twice
 def register_model(
     exported: OnnxModel, check: OnnxCheck, checkpoint: Checkpoint, registry: RegistryConfig
 ) -> Annotated[Registration, "registration"]:

@@ -13,7 +13,7 @@ from graft.validation import ValidationReport
 
 
 @step(enable_cache=False, experiment_tracker=True)
-def report_run(  # noqa: PLR0913  one argument an artifact: ZenML draws them as the edges of the graph
+def report_run(
     manifest: Manifest,
     validation: ValidationReport,
     warm: Checkpoint,

@@ -9,15 +9,16 @@ from graft.config import TrainingConfig
 from graft.cross_validation import FoldResult, train_and_test
 from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
-from graft.runtime.tracking import log_epoch
+from graft.runtime.tracking import COMPLETE, STATUS, TRACKED_BELOW, log_epoch
 from graft.splits import Folds
 
 
-@cached_step(experiment_tracker=True, settings={"experiment_tracker": {"nested": True}})
+@cached_step(experiment_tracker=True, settings=TRACKED_BELOW)
 def train_fold(
     manifest: Manifest, folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
 ) -> Annotated[FoldResult, "fold_result"]:
     """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
     result = train_and_test(folds, fold, manifest.root, (model.config, training), seed, log_epoch)
     mlflow.log_metrics(result.named())
+    mlflow.set_tag(STATUS, COMPLETE)
     return result

@@ -13,7 +13,9 @@ logger = get_logger(__name__)
 
 
 @cached_step()
-def validate_data(manifest: Manifest, validation: ValidationConfig) -> Annotated[ValidationReport, "validation_report"]:
+def validate_data(
+    manifest: Manifest, validation: ValidationConfig
+) -> Annotated[ValidationReport, "validation_report"]:
     """Judge the images; stop with a sentence where they are not fit to train on."""
     report = validate(manifest, validation)
     require_fit(report, validation)

@@ -8,11 +8,11 @@ from graft.config import LoopConfig, WarmUpConfig
 from graft.manifest import Manifest
 from graft.recipe import warm_up as warm_up_recipe
 from graft.runtime.caching import cached_step
-from graft.runtime.tracking import log_epoch
+from graft.runtime.tracking import TRACKED, log_epoch
 from graft.splits import Split
 
 
-@cached_step(experiment_tracker=True)
+@cached_step(experiment_tracker=True, settings=TRACKED)
 def warm_up_head(
     manifest: Manifest, split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
 ) -> Annotated[Checkpoint, "warm_checkpoint"]:

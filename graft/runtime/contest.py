@@ -55,4 +55,4 @@ def _named(model: RegisteredModel, by: RegisteredModel, root: Path, rows: pd.Dat
     places = {name: place for place, name in enumerate(_classes(by))}
     translated = np.array([places.get(name, -1) for name in _classes(model)], dtype=np.int64)
     said = predicted(model.model, lambda path: read_rgb(root / path), list(rows["path"]))
-    return translated[said]
+    return np.asarray(translated[said])

@@ -18,7 +18,7 @@ from graft.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
 from graft.pages import validation_page
 from graft.registration import Registration
-from graft.runtime.tracking import flattened, log_figures, log_missing_history
+from graft.runtime.tracking import COMPLETE, STATUS, flattened, log_figures, log_missing_history
 from graft.validation import ValidationReport
 
 
@@ -65,9 +65,10 @@ def log_headline(evidence: Evidence, parameters: str) -> None:
         }
     )
     mlflow.log_text(validation_page(evidence.validation), "validation.html")
+    mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # opens as a table of runs
     mlflow.set_tags(
         {
-            "graft.status": "complete",
+            STATUS: COMPLETE,
             "graft.model": evidence.registration.uri,
             "graft.reused_steps": ", ".join(reused_steps(run)) or "none",
             "zenml.run_id": str(run.id),

@@ -21,6 +21,7 @@ from mlflow.types import Schema, TensorSpec
 from zenml import log_metadata
 from zenml.client import Client
 from zenml.enums import ModelStages
+from zenml.metadata.metadata_types import MetadataType
 
 from graft.errors import RegistryError
 from graft.onnx_model import OnnxModel
@@ -54,7 +55,12 @@ def register(model: OnnxModel, name: str, training_hashes: list[str]) -> Registr
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     twin = version.tags.get(ZENML_TAG) or _make_twin(client, version)
     return Registration(
-        name, str(version.version), f"models:/{name}/{version.version}", version.run_id or "", twin, known is not None
+        name,
+        str(version.version),
+        f"models:/{name}/{version.version}",
+        version.run_id or "",
+        twin,
+        known is not None,
     )
 
 
@@ -151,16 +157,13 @@ def _make_twin(client: mlflow.MlflowClient, version: ModelVersion) -> str:
         zenml.create_model(version.name, description="Trained and registered by Graft.")
     twin = zenml.create_model_version(version.name, name=f"mlflow-{version.version}")
     client.set_model_version_tag(version.name, version.version, ZENML_TAG, str(twin.id))
-    log_metadata(
-        {
-            "mlflow_name": version.name,
-            "mlflow_version": str(version.version),
-            "mlflow_uri": f"models:/{version.name}/{version.version}",
-            "mlflow_run_id": version.run_id or "",
-        },
-        model_name=version.name,
-        model_version=twin.name,
-    )
+    place: dict[str, MetadataType] = {
+        "mlflow_name": version.name,
+        "mlflow_version": str(version.version),
+        "mlflow_uri": f"models:/{version.name}/{version.version}",
+        "mlflow_run_id": version.run_id or "",
+    }
+    log_metadata(metadata=place, model_version_id=twin.id)
     return str(twin.id)
 
 

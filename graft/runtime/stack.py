@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -39,7 +40,7 @@ def set_up(repository: Path) -> None:
 
 
 def tracking_uri() -> str:
-    """Where MLflow keeps runs and models; raises ``GraftError`` where the active stack does not track with MLflow."""
+    """Where MLflow keeps runs and models; raises ``GraftError`` where the active stack has no MLflow."""
     tracker = Client().active_stack.experiment_tracker
     if not isinstance(tracker, MLFlowExperimentTracker):
         raise GraftError(
@@ -65,7 +66,7 @@ def _make_stack(client: Client) -> None:
     tracker = trackers[0] if trackers else client.create_stack_component(
         TRACKER, flavor="mlflow", component_type=StackComponentType.EXPERIMENT_TRACKER, configuration={}
     )  # fmt: skip
-    components = {
+    components: dict[StackComponentType, str | UUID] = {
         StackComponentType.ORCHESTRATOR: "default",
         StackComponentType.ARTIFACT_STORE: "default",
         StackComponentType.EXPERIMENT_TRACKER: tracker.id,

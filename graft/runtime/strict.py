@@ -36,7 +36,7 @@ class Refusal(click.ClickException):
 
     def __init__(self, error: GraftError) -> None:
         super().__init__(str(error))
-        self.exit_code = error.exit_code
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it on the class
 
 
 class StrictPipeline(Pipeline):
@@ -64,7 +64,9 @@ class StrictPipeline(Pipeline):
             check_config(read_yaml(Path(path)), self, str(path))
         except GraftError as error:
             raise Refusal(error) from None
-        return super().with_options(*args, **kwargs)
+        configured = super().with_options(*args, **kwargs)
+        assert isinstance(configured, StrictPipeline)
+        return configured
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Run; an error that the user can mend ends as one sentence."""
@@ -109,7 +111,9 @@ def check_config(content: Mapping[str, Any], pipeline: StrictPipeline, where: st
         place = f"steps.{name}"
         _refuse_unknown(options or {}, list(StepConfigurationUpdate.model_fields), where, place)
         if "parameters" in (options or {}):
-            raise ConfigError(f"{where}: {place}.parameters would bypass the checks; set the value under parameters.")
+            raise ConfigError(
+                f"{where}: {place}.parameters would bypass the checks; set the value under parameters."
+            )
         _check_settings((options or {}).get("settings"), where, f"{place}.settings")
     rest = {name: value for name, value in content.items() if name != "parameters"}
     try:

@@ -10,6 +10,11 @@ from matplotlib.figure import Figure
 
 from graft.training import EpochMetrics, Phase
 
+# A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.
+STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
+TRACKED = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}}}
+TRACKED_BELOW = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}, "nested": True}}
+
 
 def log_epoch(phase: Phase, epoch: int, metrics: EpochMetrics) -> None:
     """Log the metrics of one epoch into the active run."""

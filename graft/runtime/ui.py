@@ -12,7 +12,18 @@ HOST = "127.0.0.1"
 
 def command(uri: str, port: int) -> list[str]:
     """The command that serves the runs and models kept at ``uri``."""
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+    ]
 
 
 def serve(port: int) -> None:
