@@ -44,7 +44,7 @@ def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
 
 def skeleton(architecture: str, classes: int, dropout: float) -> nn.Module:
     """The model with random weights: what a checkpoint's weights are loaded into."""
-    extra = {"aux_logits": False} if architecture in ("googlenet", "inception_v3") else {}
+    extra = {"aux_logits": False, "init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
     model: nn.Module = models.get_model(architecture, weights=None, **extra)
     name = head_name(model)
     setattr(model, name, new_head(getattr(model, name), classes, dropout))
@@ -77,7 +77,7 @@ def stage_of(name: str) -> str:
         return "head"
     if parts[0] == "encoder" and len(parts) > 2 and parts[1] == "layers":
         return ".".join(parts[:3])
-    return ".".join(parts[:2]) if parts[0] in ("features", "blocks") else parts[0]
+    return ".".join(parts[:2]) if parts[0] in ("features", "layers", "blocks", "trunk_output") else parts[0]
 
 
 def stages(model: nn.Module) -> list[str]:

@@ -92,8 +92,8 @@ class LoopConfig(Section):
 class WarmUpConfig(Section):
     """Training the head on a frozen backbone."""
 
-    epochs: PositiveInt = 3
-    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 4
+    learning_rate: PositiveFloat = 2e-3
 
 
 class FineTuneConfig(Section):
@@ -102,10 +102,10 @@ class FineTuneConfig(Section):
     Training ends after ``patience`` epochs without a better macro-F1 on the validation images.
     """
 
-    epochs: PositiveInt = 6
-    unfrozen_stages: PositiveInt = 3
-    learning_rate: PositiveFloat = 5e-4
-    stage_decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    epochs: PositiveInt = 3
+    unfrozen_stages: PositiveInt = 2
+    learning_rate: PositiveFloat = 1e-4
+    stage_decay: Annotated[float, Field(gt=0, le=1)] = 0.3
     patience: PositiveInt = 3
 
 

@@ -74,7 +74,7 @@ def training_batches(
     return _loader(_Images(source, rows, transform, seed), batch_size, _Order(len(rows), seed))
 
 
-def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 64) -> DataLoader[Batch]:
+def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 16) -> DataLoader[Batch]:
     """Batches in the order of the rows, as the exported model sees the images."""
     prepare = _Evaluate(source.preprocessing)
     return _loader(_Images(source, rows, prepare, 0), batch_size, _Order(len(rows), None))

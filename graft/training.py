@@ -32,7 +32,9 @@ class Phase:
     """One phase of training: what thaws, how long, how fast.
 
     The head learns at ``learning_rate``; each stage toward the input ``stage_decay`` times slower than the
-    next. Training ends after ``patience`` epochs without a better macro-F1.
+    next. The epoch with the best macro-F1 counts, and training ends after ``patience`` epochs without a better
+    one; with a patience of ``None`` the last epoch counts: a head is best where its rate has come to rest, and
+    few validation images choose an epoch by luck.
     """
 
     name: str
@@ -79,7 +81,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Trained:
-    """The weights of the best epoch by macro-F1 (on a tie, the lower loss), and all epochs' metrics."""
+    """The weights of the epoch that counts (on a tie of macro-F1, the lower loss), and all epochs' metrics."""
 
     model: nn.Module
     history: list[EpochMetrics]
@@ -121,9 +123,9 @@ def train(
         metrics = _epoch_metrics(loss, evaluate(model, images.source, images.validation), rates)
         history.append(metrics)
         on_epoch_end(phase, epoch, metrics)
-        if epoch == 0 or _rank(metrics) > _rank(history[best]):
+        if phase.patience is None or epoch == 0 or _rank(metrics) > _rank(history[best]):
             best, best_weights = epoch, copy.deepcopy(model.state_dict())
-        if phase.patience is not None and epoch - best >= phase.patience:
+        elif epoch - best >= phase.patience:
             break
     prove_unmoved(model, frozen)
     model.load_state_dict(best_weights)

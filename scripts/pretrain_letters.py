@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.ft2font import FT2Font, LoadFlags
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models import mobilenet_v3_small
+from tqdm import trange
 
 INPUT_PX = 48
 GLYPH_PX = 48
 INK_PX = 32
+PEAK_RATE = 4e-3
 SCRIPTS = {
     "Latin": (0x41, 0x7B),
     "Greek": (0x391, 0x3CA),
@@ -68,7 +70,9 @@ def render(letter: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
     height = 40 if aspect <= 1 else round(40 / aspect)
     width = 40 if aspect >= 1 else max(6, round(40 * aspect))
     page = Image.new("L", (GLYPH_PX, GLYPH_PX))
-    page.paste(ink.resize((width, height), Image.Resampling.BOX), ((GLYPH_PX - width) // 2, (GLYPH_PX - height) // 2))
+    page.paste(
+        ink.resize((width, height), Image.Resampling.BOX), ((GLYPH_PX - width) // 2, (GLYPH_PX - height) // 2)
+    )
     return np.asarray(page)
 
 
@@ -99,6 +103,7 @@ def load_letters() -> Letters:
 
 
 def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Random numbers float32 ``[n, 1, 1, 1]``, one a picture."""
     return torch.rand(n, 1, 1, 1, generator=generator) * (high - low) + low
 
 
@@ -148,7 +153,9 @@ def clutter(ink: Tensor, generator: torch.Generator) -> Tensor:
 def degrade(ink: Tensor, generator: torch.Generator) -> Tensor:
     """Scan at 6 to 24 px, blur, colour and add noise: to float32 RGB ``[n, 3, 48, 48]`` in 0..1."""
     n = len(ink)
-    low_px = int(torch.tensor([6, 7, 8, 8, 8, 8, 9, 10, 12, 16, 24])[torch.randint(0, 11, (1,), generator=generator)])
+    low_px = int(
+        torch.tensor([6, 7, 8, 8, 8, 8, 9, 10, 12, 16, 24])[torch.randint(0, 11, (1,), generator=generator)]
+    )
     small = functional.interpolate(ink, size=(low_px, low_px), mode="area").clamp(0, 1)
     gain = uniform(n, 0.8, 1.6, generator)
     small = (small * gain).clamp(0, 1)
@@ -164,52 +171,50 @@ def degrade(ink: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_batch(letters: Letters, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One batch of pictures float32 ``[size, 3, 48, 48]`` in -1..1 and their classes; classes are equally likely."""
-    index = torch.multinomial(letters_weights(letters), size, replacement=True, generator=generator)
+    """Draw pictures float32 ``[size, 3, 48, 48]`` in -1..1 and their classes, all classes equally likely."""
+    weights = 1 / torch.bincount(letters.classes).float()
+    index = torch.multinomial(weights[letters.classes], size, replacement=True, generator=generator)
     ink = letters.glyphs[index].unsqueeze(1).float() / 255
     ink = thicken(bend(ink, INK_PX, generator), generator)
     return degrade(clutter(ink, generator), generator) * 2 - 1, letters.classes[index]
 
 
-def letters_weights(letters: Letters) -> Tensor:
-    counts = torch.bincount(letters.classes).float()
-    return 1 / counts[letters.classes]
-
-
-def pretrain(letters: Letters, minutes: float, steps: int, batch: int, seed: int) -> nn.Module:
+def pretrain(letters: Letters, steps: int, batch: int, seed: int) -> nn.Module:
+    """Train to name the letters; returns the moving average of the weights."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = mobilenet_v3_small(num_classes=len(letters.names)).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
-    start = time.monotonic()
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True)
-    for step in range(steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)  # type: ignore[no-untyped-call]
+    progress = trange(steps, unit="batch", desc="Pretraining")
+    for _ in progress:
         images, classes = draw_batch(letters, batch, generator)
-        loss = functional.cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), classes, label_smoothing=0.1)
+        logits = model(images.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits, classes, label_smoothing=0.1)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         average.update_parameters(model)
-        if step % 1000 == 999:
-            save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in average.module.state_dict().items() if not k.startswith("classifier.3")}, f"/tmp/lab/snap_{step + 1}.safetensors")
-        if step % 50 == 0:
-            print(f"{step:6d} loss {loss.item():.3f} {time.monotonic() - start:.0f}s", flush=True)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     return average.module.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Pretrain and write the backbone's weights in half precision, without the classifier."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    options = parser.parse_args()
     letters = load_letters()
-    print(len(letters.glyphs), "glyphs", len(letters.names), "classes")
-    model = pretrain(letters, 0, args.steps, args.batch, args.seed)
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items() if not k.startswith("classifier.3")}, args.out)
+    print(f"{len(letters.glyphs)} glyphs of {len(letters.names)} classes in {len(font_faces())} faces")
+    model = pretrain(letters, options.steps, options.batch, options.seed)
+    weights = {name: value for name, value in model.state_dict().items() if name.startswith("features.")}
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    save_file({name: value.contiguous() for name, value in halved.items()}, options.out)
 
 
 if __name__ == "__main__":

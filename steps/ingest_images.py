@@ -7,7 +7,8 @@ from zenml import step
 from graft.manifest import Manifest, scan
 
 
-@step(enable_cache=False)  # a path hides what has changed behind it; the manifest's content hash does not
+# Not cached: a path hides what has changed behind it. The manifest's content hash does not.
+@step(enable_cache=False)
 def ingest_images(root: str) -> Annotated[Manifest, "manifest"]:
     """List and decode the images under ``root``."""
     return scan(root)

@@ -9,11 +9,11 @@ from graft.config import RegistryConfig
 from graft.onnx_model import OnnxCheck, OnnxModel
 from graft.registration import Registration
 from graft.runtime.registry import register
+from graft.runtime.tracking import TRACKED
 
 
-@step(
-    enable_cache=False, experiment_tracker=True
-)  # the registry may have changed; the same file is not added twice
+# Not cached: the registry may have changed. The same file is not registered twice.
+@step(enable_cache=False, experiment_tracker=True, settings=TRACKED)
 def register_model(
     exported: OnnxModel, check: OnnxCheck, checkpoint: Checkpoint, registry: RegistryConfig
 ) -> Annotated[Registration, "registration"]:

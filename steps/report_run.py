@@ -9,10 +9,11 @@ from graft.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
 from graft.registration import Registration
 from graft.runtime.headline import Evidence, log_headline
+from graft.runtime.tracking import TRACKED
 from graft.validation import ValidationReport
 
 
-@step(enable_cache=False, experiment_tracker=True)
+@step(enable_cache=False, experiment_tracker=True, settings=TRACKED)
 def report_run(
     manifest: Manifest,
     validation: ValidationReport,

@@ -109,18 +109,19 @@ def check_config(content: Mapping[str, Any], pipeline: StrictPipeline, where: st
     _refuse_unknown(steps, pipeline.step_names(parameters), where, "steps")
     for name, options in steps.items():
         place = f"steps.{name}"
-        _refuse_unknown(options or {}, list(StepConfigurationUpdate.model_fields), where, place)
-        if "parameters" in (options or {}):
+        _refuse_unknown(options, list(StepConfigurationUpdate.model_fields), where, place)
+        if "parameters" in options:
             raise ConfigError(
                 f"{where}: {place}.parameters would bypass the checks; set the value under parameters."
             )
-        _check_settings((options or {}).get("settings"), where, f"{place}.settings")
+        _check_settings(options.get("settings"), where, f"{place}.settings")
+        _check_nested(options, StepConfigurationUpdate, where, f"{place}.")
     rest = {name: value for name, value in content.items() if name != "parameters"}
+    _check_nested(rest, PipelineRunConfiguration, where, "")
     try:
         PipelineRunConfiguration.model_validate(rest)
     except ValidationError as error:
         raise ConfigError(f"{where}: {describe(error, PipelineRunConfiguration)}") from error
-    _check_nested(rest, PipelineRunConfiguration, where, "")
     return parameters
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import mlflow
 from matplotlib.figure import Figure
+from zenml.config.base_settings import SettingsOrDict
 
 from graft.training import EpochMetrics, Phase
 
 # A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.
 STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
-TRACKED = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}}}
-TRACKED_BELOW = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}, "nested": True}}
+TRACKED: dict[str, SettingsOrDict] = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}}}
+TRACKED_BELOW: dict[str, SettingsOrDict] = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}, "nested": True}}
 
 
 def log_epoch(phase: Phase, epoch: int, metrics: EpochMetrics) -> None:

@@ -1,0 +1,54 @@
+"""Who may know whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+DOMAIN = sorted((REPOSITORY / "graft").glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a module imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", DOMAIN, ids=lambda path: path.stem)
+def test_the_domain_knows_neither_zenml_nor_mlflow(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported(path)}
+    assert not packages & {"zenml", "mlflow", "pipelines", "steps", "materializers"}
+    if path.stem != "cli":
+        assert not any(name.startswith("graft.runtime") for name in imported(path))
+
+
+@pytest.mark.parametrize(
+    ("library", "home"), [("great_expectations", "validation"), ("imagehash", "manifest"), ("jinja2", "pages")]
+)
+def test_a_heavy_library_stands_in_one_module(library: str, home: str) -> None:
+    users = {path.stem for path in DOMAIN if library in {name.split(".")[0] for name in imported(path)}}
+    assert users == {home}
+
+
+def test_every_type_that_we_own_has_a_materializer() -> None:
+    from zenml.materializers.cloudpickle_materializer import CloudpickleMaterializer
+    from zenml.materializers.materializer_registry import materializer_registry
+
+    import pipelines.promotion
+    import pipelines.training  # noqa: F401
+    import steps
+
+    for path in (REPOSITORY / "steps").glob("[!_]*.py"):
+        step = getattr(__import__(f"steps.{path.stem}", fromlist=[path.stem]), path.stem)
+        for name, output in step.entrypoint_definition.outputs.items():
+            kind = output.resolved_annotation
+            assert materializer_registry[kind] is not CloudpickleMaterializer, (path.stem, name)
+    assert steps.__doc__
