@@ -8,7 +8,7 @@ export ZENML_ANALYTICS_OPT_IN ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: setup demo test test-all lint ui clean
+.PHONY: setup demo test lint ui clean
 setup: $(STAMP)
 	$(BIN)/graft setup
 
@@ -18,10 +18,7 @@ demo: setup
 	$(BIN)/graft summary
 
 test: $(STAMP) lint
-	$(BIN)/pytest -n 2 -m "not slow"
-
-test-all: $(STAMP) lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,7 +30,7 @@ ui: setup
 
 # Runs and models live in ZenML's own store, not here; they stay.
 clean:
-	rm -rf $(VENV) .zen data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .zen data/digits data/digits-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -51,7 +51,7 @@ def few_labels(classifier: object, features: np.ndarray, labels: np.ndarray) -> 
 
 
 def main() -> None:
-    """Print the table; each representation with the penalty that serves it best, chosen for each column."""
+    """Print the table; the penalty is chosen by cross-validation inside each training set."""
     digits = load_digits()
     rows = {
         "letters backbone": frozen_features("letters", digits.images),
@@ -60,19 +60,14 @@ def main() -> None:
     }
     print("| frozen features | 10 a class | all, five folds |\n|---|---|---|")
     for name, features in rows.items():
-        best: dict[str, np.ndarray] = {}
-        for inverse_penalty in INVERSE_PENALTIES:
-            classifier = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
-            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-            found = {
-                "few": np.array(few_labels(classifier, features, digits.target)),
-                "all": cross_val_score(classifier, features, digits.target, cv=folds),
-            }
-            for column, scores in found.items():
-                if column not in best or scores.mean() > best[column].mean():
-                    best[column] = scores
-        cells = " | ".join(f"{scores.mean():.3f} ± {scores.std(ddof=1):.3f}" for scores in best.values())
-        print(f"| {name} | {cells} |")
+        classifier = make_pipeline(
+            StandardScaler(), LogisticRegressionCV(Cs=INVERSE_PENALTIES, cv=3, max_iter=1000)
+        )
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        few = np.array(few_labels(classifier, features, digits.target))
+        every = cross_val_score(classifier, features, digits.target, cv=folds, n_jobs=2)
+        cells = " | ".join(f"{scores.mean():.3f} ± {scores.std(ddof=1):.3f}" for scores in (few, every))
+        print(f"| {name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ from graft.transforms import Preprocessing
 
 LETTERS = Path(__file__).parent / "assets" / "letters_mobilenet_v3_small.safetensors"
 LETTERS_ARCHITECTURE = "mobilenet_v3_small"
-LETTERS_PREPROCESSING = Preprocessing(48, 48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+HALVES = (0.5, 0.5, 0.5)
+LETTERS_PREPROCESSING = Preprocessing(48, 48, mean=HALVES, std=HALVES)
+RESCALING = (
+    "googlenet",
+    "inception_v3",
+)  # trained on inputs of mean 0.5; torchvision re-scales ImageNet's for them
 HEADS = ("fc", "classifier", "head", "heads")
 AUXILIARY = re.compile(r"^(aux\d?|AuxLogits)\.")
 LICENCES = {
@@ -36,16 +41,20 @@ def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     Raises ``WeightsError`` where the weights are not to be had or do not fit.
     """
     with seeded(seed):
-        model = skeleton(config.architecture, classes, config.dropout)
+        model = skeleton(config.architecture, classes, config.dropout, preprocessing(config).crop_px)
     if config.weights != "none":
         _load(model, state_dict(config), config)
     return model
 
 
-def skeleton(architecture: str, classes: int, dropout: float) -> nn.Module:
+def skeleton(architecture: str, classes: int, dropout: float, image_px: int) -> nn.Module:
     """The model with random weights: what a checkpoint's weights are loaded into."""
-    extra = {"aux_logits": False, "init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
-    model: nn.Module = models.get_model(architecture, weights=None, **extra)
+    options: dict[str, object] = {}
+    if architecture in RESCALING:
+        options = {"aux_logits": False, "init_weights": False}
+    if architecture.startswith("vit_"):
+        options = {"image_size": image_px}
+    model: nn.Module = models.get_model(architecture, weights=None, **options)
     name = head_name(model)
     setattr(model, name, new_head(getattr(model, name), classes, dropout))
     return model
@@ -75,8 +84,8 @@ def stage_of(name: str) -> str:
     parts = name.split(".")
     if parts[0] in HEADS:
         return "head"
-    if parts[0] == "encoder" and len(parts) > 2 and parts[1] == "layers":
-        return ".".join(parts[:3])
+    if parts[0] == "encoder" and len(parts) > 2 and parts[1] in ("layers", "ln"):
+        return ".".join(parts[: 3 if parts[1] == "layers" else 2])
     return ".".join(parts[:2]) if parts[0] in ("features", "layers", "blocks", "trunk_output") else parts[0]
 
 
@@ -96,8 +105,12 @@ def preprocessing(config: ModelConfig) -> Preprocessing:
     if config.weights == "letters":
         native = LETTERS_PREPROCESSING
     else:
-        preset = models.get_model_weights(config.architecture).DEFAULT.transforms()
-        native = Preprocessing(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
+        members = models.get_model_weights(config.architecture)
+        preset = (
+            members[config.weights] if config.weights in members.__members__ else members.DEFAULT
+        ).transforms()
+        mean, std = (HALVES, HALVES) if config.architecture in RESCALING else (preset.mean, preset.std)
+        native = Preprocessing(preset.resize_size[0], preset.crop_size[0], tuple(mean), tuple(std))
     crop = config.crop_px or min(native.crop_px, config.resize_px or native.crop_px)
     resize = config.resize_px or max(native.resize_px, crop)
     return Preprocessing(resize, crop, native.mean, native.std)
@@ -186,13 +199,14 @@ def state_dict(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
-    """Load all but the head, strictly: a backbone that is loaded in part learns badly and says nothing."""
+    """Load all but what is new, strictly: a backbone that is loaded in part learns badly and says nothing."""
+    fresh = new_entries(model)
+    wanted = set(model.state_dict()) - fresh
     body = {
         name: value.float() if value.is_floating_point() else value
         for name, value in weights.items()
-        if name.split(".")[0] not in HEADS and not AUXILIARY.match(name)
+        if name in wanted or (name.split(".")[0] not in HEADS and not AUXILIARY.match(name))
     }
-    wanted = {name for name in model.state_dict() if name.split(".")[0] not in HEADS}
     missing, unknown = sorted(wanted - set(body)), sorted(set(body) - wanted)
     if missing or unknown:
         raise WeightsError(
@@ -205,5 +219,16 @@ def _load(model: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> 
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise WeightsError(f"the weights {config.weights} do not fit {config.architecture}: {detail}") from error
-    if isinstance(model, models.Inception3 | models.GoogLeNet):  # they re-scale what ImageNet's mean normalised
-        model.transform_input = True
+
+
+def new_entries(model: nn.Module) -> set[str]:
+    """The entries of the state dict that a new head brings: those of its last weighted layer."""
+    name = head_name(model)
+    layers = dict(getattr(model, name).named_children())
+    last = next(key for key, layer in reversed(layers.items()) if isinstance(layer, nn.Linear | nn.Conv2d))
+    return {entry for entry in model.state_dict() if entry.startswith(f"{name}.{last}.")}
+
+
+def count_stages(config: ModelConfig) -> int:
+    """How many stages the backbone has, without the head."""
+    return len(stages(skeleton(config.architecture, 2, config.dropout, preprocessing(config).crop_px))) - 1

@@ -41,7 +41,7 @@ class Checkpoint:
 
     def model(self) -> nn.Module:
         """The classifier in eval mode: normalised float32 ``[batch, 3, h, w]`` to logits ``[batch, classes]``."""
-        model = skeleton(self.architecture, len(self.classes), self.dropout)
+        model = skeleton(self.architecture, len(self.classes), self.dropout, self.preprocessing.crop_px)
         model.load_state_dict(self.weights)
         return model.eval()
 

@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
     from graft.runtime.run import run
 
-    run(options.config, options.set)
+    run(options.kind, options.config, options.set)
 
 
 def _predict(options: argparse.Namespace) -> None:

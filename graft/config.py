@@ -6,6 +6,7 @@ Every default lives here and nowhere else. A function gets the narrow section th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from graft.errors import ConfigError
 
+SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a point, YAML 1.1 takes it for text
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -22,7 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A part of the config."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ValidationConfig(Section):
@@ -38,6 +40,15 @@ class ValidationConfig(Section):
     max_brightness: Annotated[float, Field(ge=0, le=255)] = 250.0
     on_bad_images: Literal["quarantine", "fail"] = "quarantine"
     max_quarantined_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _brightness_is_a_range(self) -> Self:
+        if self.min_brightness >= self.max_brightness:
+            raise ValueError(
+                f"min_brightness is {self.min_brightness:g} and max_brightness is {self.max_brightness:g}; "
+                f"min_brightness must be below max_brightness"
+            )
+        return self
 
 
 class SplitConfig(Section):
@@ -165,7 +176,7 @@ class PromotionParameters(Section):
 
     data: DataConfig
     registry: RegistryConfig
-    gate: GateConfig = GateConfig()
+    gate: GateConfig
 
 
 P = TypeVar("P", bound=Section)
@@ -251,6 +262,8 @@ def describe(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{where} is missing; give it a value."
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "float_type" and SCIENTIFIC.fullmatch(str(first["input"])):
+        return f"{where} is read by YAML as the text {first['input']!r}; write {float(first['input'])!r}."
     if not where or first["type"] == "value_error":
         return f"{where + ': ' if where else ''}{message}."
     return f"{where} is {_shown(first['input'])}; {message[0].lower()}{message[1:]}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,18 +77,8 @@ def training_batches(
 
 def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 16) -> DataLoader[Batch]:
     """Batches in the order of the rows, as the exported model sees the images."""
-    prepare = _Evaluate(source.preprocessing)
+    prepare = partial(for_evaluation, preprocessing=source.preprocessing)
     return _loader(_Images(source, rows, prepare, 0), batch_size, _Order(len(rows), None))
-
-
-@dataclass(frozen=True)
-class _Evaluate:
-    """The preset for evaluation as an object, so that worker processes can be handed it."""
-
-    preprocessing: Preprocessing
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return for_evaluation(image, self.preprocessing)
 
 
 def _loader(images: _Images, batch_size: int, order: _Order) -> DataLoader[Batch]:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-PER_CLASS = 60
+from graft.errors import DataError
+
 SEED = 0
 
 
@@ -19,9 +20,12 @@ def write_digits(folder: Path, per_class: int | None) -> Path:
 
     ``per_class`` takes a fixed sample of each class; ``None`` takes all 1,797.
     """
-    if folder.exists():
-        return folder
     digits = load_digits()
+    if folder.exists():
+        known, wanted = len(list(folder.glob("*/*.png"))), per_class * 10 if per_class else len(digits.target)
+        if known == wanted:
+            return folder
+        raise DataError(f"{folder} holds {known} images where {wanted} are asked for; remove it or name another.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     for digit in range(10):
@@ -35,6 +39,8 @@ def write_digits(folder: Path, per_class: int | None) -> Path:
     unfinished.chmod(0o755)
     try:
         unfinished.replace(folder)
-    except OSError:  # another process was first; its folder is the same
+    except OSError:
         shutil.rmtree(unfinished)
+        if not folder.exists():
+            raise  # else another process was first; its folder is the same
     return folder

@@ -148,8 +148,12 @@ def _from_table(place: Path) -> list[_Listed]:
         raise DataError(f"{place}: is neither a folder nor a CSV or Parquet file ({error}).") from error
     if missing := {"path", "label"} - set(table.columns):
         raise DataError(f"{place}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
-    given = table["split"].astype(str) if "split" in table else pd.Series("", index=table.index)
+    table = table.fillna("").astype(str)
+    for column in ("path", "label"):
+        if (empty := table.index[table[column] == ""]).size:
+            raise DataError(f"{place}: row {int(empty[0]) + 1} has no {column}; give it one or remove the row.")
+    given = table["split"] if "split" in table else pd.Series("", index=table.index)
     if unknown := set(given) - {*GIVEN_SPLITS, ""}:
         raise DataError(f"{place}: split holds {sorted(unknown)[0]!r}; allowed are train, val, test and empty.")
-    columns = (table["path"].astype(str), table["label"].astype(str), given)
+    columns = (table["path"], table["label"], given)
     return [_Listed(*row) for row in zip(*columns, strict=True)]

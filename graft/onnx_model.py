@@ -17,6 +17,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from graft.calibration import probabilities
 from graft.checkpoint import Checkpoint
@@ -134,7 +135,7 @@ def validate(
         ) from error
     session, model = exported.session(), checkpoint.model()
     expected, received, seconds = [], [], []
-    for path in paths:
+    for path in tqdm(paths, desc="Comparing with torch", unit="image", disable=None, leave=False):
         pixels = read_rgb(path)
         expected.append(_by_torch(model, pixels, checkpoint.preprocessing, temperature))
         received.append(session.run(None, {"image": pixels[np.newaxis]})[0][0])

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from graft.figures import as_png, class_histogram
 from graft.manifest import Manifest
+from graft.promotion import Verdict
 from graft.splits import PARTS, Folds, Split
 from graft.validation import ValidationReport
 
@@ -54,6 +55,16 @@ def validation_page(report: ValidationReport) -> str:
     return page(
         "Validation of the images", verdict, not critical, [class_histogram(report.images_per_class)], tables
     )
+
+
+def verdict_page(verdict: Verdict) -> str:
+    """What the gate said: every condition with what is required and what was found."""
+    marks = {True: "passed", False: "failed"}
+    rows = [(marks[one.passed], one.asks, one.required, one.actual) for one in verdict.conditions]
+    said = f"Version {verdict.comparison.challenger_version} " + (
+        "may be promoted" if verdict.passed else "is refused"
+    )
+    return page("Gate", said, verdict.passed, tables={"": (("", "condition", "required", "found"), rows)})
 
 
 def manifest_page(manifest: Manifest) -> str:

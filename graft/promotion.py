@@ -37,6 +37,12 @@ class Comparison:
     only_challenger_right: int = 0
     only_champion_right: int = 0
 
+    def named(self) -> dict[str, float]:
+        """The metrics under their names in MLflow."""
+        champion = {} if self.champion_accuracy is None else {"gate/champion_accuracy": self.champion_accuracy}
+        mine = {"gate/images": float(self.images), "gate/challenger_accuracy": self.challenger_accuracy}
+        return mine | champion | {"gate/p_worse": self.p_worse}
+
     @property
     def p_worse(self) -> float:
         """One-sided exact McNemar test: how likely so many lost images are if both models were equally good."""

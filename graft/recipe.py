@@ -8,15 +8,26 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from graft.backbones import PinnedModel, build, licence, preprocessing
+from graft.backbones import PinnedModel, build, count_stages, licence, preprocessing
 from graft.checkpoint import Checkpoint
-from graft.config import FineTuneConfig, LoopConfig, WarmUpConfig
+from graft.config import FineTuneConfig, LoopConfig, ModelConfig, TrainingConfig, WarmUpConfig
 from graft.datasets import ImageSource
+from graft.errors import ConfigError
 from graft.metrics import Predictions
 from graft.seeds import derive_seed
 from graft.splits import Split
 from graft.training import Images, OnEpochEnd, Phase, evaluate, train
 from graft.transforms import Preprocessing
+
+
+def check(model: ModelConfig, training: TrainingConfig) -> None:
+    """Refuse to thaw more stages than the backbone has; raises ``ConfigError``."""
+    asked, known = training.fine_tune.unfrozen_stages, count_stages(model)
+    if asked > known:
+        raise ConfigError(
+            f"training.fine_tune.unfrozen_stages is {asked}; {model.architecture} has {known} stages, "
+            f"give at most that."
+        )
 
 
 def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:

@@ -89,7 +89,10 @@ def cut_folds(split: Split, folds: int, seed: int) -> Folds:
     for number, (_, test) in enumerate(cutter.split(table, table["label"], table["group"])):
         fold.iloc[test] = number
     table = table[["path", "label", "sha256", "part"]].assign(fold=fold)
-    return Folds(table.sort_values("path", ignore_index=True))
+    cut = Folds(table.sort_values("path", ignore_index=True))
+    for number in range(folds):
+        _refuse_thin(cut, number)
+    return cut
 
 
 def position(group: str, purpose: str) -> float:
@@ -127,6 +130,19 @@ def _refuse_empty(split: Split) -> None:
             )
     if missing := set(split.classes) - set(split.rows("train")["label"]):
         raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it.")
+
+
+def _refuse_thin(folds: Folds, number: int) -> None:
+    train, validation, _ = folds.rows(number)
+    if missing := set(folds.table["label"]) - set(train["label"]):
+        raise DataError(
+            f"fold {number} has no training image of class {sorted(missing)[0]!r}; add images of it, "
+            f"or change cross_validation.folds."
+        )
+    if validation.empty:
+        raise DataError(
+            f"fold {number} has no validation image; add images, or raise data.split.validation_fraction."
+        )
 
 
 def _fraction_of(part: str) -> str:

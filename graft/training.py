@@ -164,7 +164,8 @@ def evaluate(model: nn.Module, source: ImageSource, rows: pd.DataFrame) -> Predi
     """What a model says of these images, as the exported model would see them."""
     model = model.to(device()).eval()
     logits, labels = [], []
-    for images, targets in evaluation_batches(source, rows):
+    batches = evaluation_batches(source, rows)
+    for images, targets in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
         logits.append(model(_on_device(images, source)).float().cpu().numpy())
         labels.append(targets.numpy())
     return Predictions(list(rows["path"]), np.concatenate(labels), np.concatenate(logits), source.classes)

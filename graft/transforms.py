@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,10 +37,6 @@ class Preprocessing:
             f"divided by std {list(self.std)}"
         )
 
-    def to_json(self) -> dict[str, object]:
-        """The fields as JSON values."""
-        return asdict(self)
-
 
 def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Resize and crop uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
@@ -52,14 +50,14 @@ def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 def for_training(
     strength: Literal["none", "light", "strong"], horizontal_flip: bool, preprocessing: Preprocessing
-) -> v2.Transform:
+) -> Callable[[Tensor], Tensor]:
     """A random transform of uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
 
     ``light`` crops 60 to 100 % of the area; ``strong`` crops 25 to 100 % and distorts colour and geometry
     (TrivialAugment, Müller and Hutter 2021).
     """
     if strength == "none":
-        return v2.Lambda(lambda image: for_evaluation(image, preprocessing))
+        return partial(for_evaluation, preprocessing=preprocessing)
     size = preprocessing.crop_px
     smallest = 0.6 if strength == "light" else 0.25
     steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=(smallest, 1.0), antialias=True)]
@@ -67,7 +65,8 @@ def for_training(
         steps.append(v2.RandomHorizontalFlip())
     if strength == "strong":
         steps.append(v2.TrivialAugmentWide())
-    return v2.Compose(steps)
+    composed: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return composed
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,7 @@ def table_checks(config: ValidationConfig) -> list[Check]:
 
 def class_checks(config: ValidationConfig, counts: pd.Series) -> list[Check]:
     """What each class must be; ``counts`` holds the images of each."""
-    least = int(counts.max() / config.max_imbalance) if len(counts) else 0
+    least = math.ceil(counts.max() / config.max_imbalance) if len(counts) else 0
     return [
         Check(f"each class has at least {config.min_images_per_class} images", "critical", "min_images_per_class",
               gxe.ExpectColumnValuesToBeBetween(column="images", min_value=config.min_images_per_class)),
@@ -188,12 +189,20 @@ def _in_order(result: Any, checks: list[Check]) -> list[Any]:  # noqa: ANN401
 
 
 def _outcome(check: Check, one: Any, index: str) -> Outcome:  # noqa: ANN401
-    if one.exception_info and one.exception_info.get("exception_message"):
-        raise DataError(f"the check that {check.asks} could not run: {one.exception_info['exception_message']}")
+    if raised := _raised(one.exception_info or {}):
+        raise DataError(f"the check that {check.asks} could not run: {raised}")
     failing = sorted({str(entry[index]) for entry in one.result.get("unexpected_index_list") or []})
     observed = one.result.get("observed_value")
     found = f"found {observed}" if observed is not None else _found(failing)
     return Outcome(check.asks, check.severity, check.key, bool(one.success), found, failing)
+
+
+def _raised(info: dict[str, Any]) -> str | None:
+    """What an expectation raised: the library keeps it by metric, or flat where there is one."""
+    for one in (info, *info.values()):
+        if isinstance(one, dict) and one.get("raised_exception"):
+            return " ".join(str(one["exception_message"]).split())
+    return None
 
 
 def _found(failing: list[str]) -> str:

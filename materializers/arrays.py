@@ -112,7 +112,7 @@ class CrossValidationMaterializer(ArraysMaterializer):
 
     def save(self, data: CrossValidation) -> None:
         """Write the folds."""
-        self.write_json("folds.json", {name: value for name, value in vars(data).items() if name != "out_of_fold"})
+        self.write_json("folds.json", self._facts(data))
         self.write_predictions("out_of_fold", data.out_of_fold)
 
     def save_visualizations(self, data: CrossValidation) -> dict[str, VisualizationType]:
@@ -127,7 +127,10 @@ class CrossValidationMaterializer(ArraysMaterializer):
 
     def compute_content_hash(self, data: CrossValidation) -> str:
         """Hash all of it."""
-        return digest(canonical(data.accuracies + data.head_only_accuracies), hash_of(data.out_of_fold).encode())
+        return digest(canonical(self._facts(data)), hash_of(data.out_of_fold).encode())
+
+    def _facts(self, data: CrossValidation) -> dict[str, Any]:
+        return {name: value for name, value in vars(data).items() if name != "out_of_fold"}
 
 
 def hash_of(said: Predictions) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from zenml.enums import VisualizationType
 
 from graft.onnx_model import OnnxCheck
-from graft.pages import facts_page, page
+from graft.pages import facts_page, verdict_page
 from graft.promotion import Comparison, Condition, Verdict
 from graft.registration import Registration
 from materializers.base import FolderMaterializer, canonical, digest
@@ -70,8 +70,4 @@ class VerdictMaterializer(RecordMaterializer):
 
     def save_visualizations(self, data: Verdict) -> dict[str, VisualizationType]:
         """Show every condition with what is required and what was found."""
-        marks = {True: "passed", False: "failed"}
-        rows = [(marks[one.passed], one.asks, one.required, one.actual) for one in data.conditions]
-        tables = {"Conditions": (("", "condition", "required", "found"), rows)}
-        verdict = "promoted" if data.passed else "not promoted"
-        return self.show(pages={"verdict": page("Gate", verdict, data.passed, tables=tables)})
+        return self.show(pages={"verdict": verdict_page(data)})

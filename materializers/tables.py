@@ -38,8 +38,8 @@ class ManifestMaterializer(FolderMaterializer):
         return {"images": len(data.table), "classes": len(data.classes), "fingerprint": data.fingerprint}
 
     def compute_content_hash(self, data: Manifest) -> str:
-        """Hash what the cache goes by."""
-        return data.fingerprint
+        """Hash the table, all that is known of the images included; where they lie does not count."""
+        return digest(data.table.to_csv(index=False).encode())
 
 
 class SplitMaterializer(FolderMaterializer):

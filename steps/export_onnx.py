@@ -3,6 +3,7 @@
 import json
 from typing import Annotated
 
+import mlflow
 from zenml import get_step_context
 
 from graft.checkpoint import Checkpoint
@@ -11,9 +12,10 @@ from graft.manifest import Manifest
 from graft.metrics import Predictions
 from graft.onnx_model import OnnxModel, export
 from graft.runtime.caching import cached_step
+from graft.runtime.tracking import TRACKED
 
 
-@cached_step()
+@cached_step(experiment_tracker=True, settings=TRACKED)
 def export_onnx(
     manifest: Manifest,
     checkpoint: Checkpoint,
@@ -27,6 +29,7 @@ def export_onnx(
     facts = {
         "data_fingerprint": manifest.fingerprint,
         "zenml_run_id": str(get_step_context().pipeline_run.id),
+        "mlflow_run_id": run.info.run_id if (run := mlflow.active_run()) else "",
         "metrics": json.dumps(metrics),
     }
     return export(checkpoint, temperature, opset, facts)

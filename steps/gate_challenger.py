@@ -2,13 +2,23 @@
 
 from typing import Annotated
 
+import mlflow
 from zenml import step
 
-from graft.config import GateConfig
+from graft.config import GateConfig, RegistryConfig
+from graft.pages import verdict_page
 from graft.promotion import Comparison, Verdict, judge
+from graft.runtime.tracking import COMPLETE, STATUS, TRACKED
 
 
-@step(enable_cache=False)
-def gate_challenger(comparison: Comparison, gate: GateConfig) -> Annotated[Verdict, "verdict"]:
-    """Judge every condition; ``promote_challenger`` refuses where one failed."""
-    return judge(comparison, gate)
+@step(enable_cache=False, experiment_tracker=True, settings=TRACKED)
+def gate_challenger(
+    comparison: Comparison, gate: GateConfig, registry: RegistryConfig
+) -> Annotated[Verdict, "verdict"]:
+    """Judge every condition and leave the verdict in MLflow; ``promote_challenger`` refuses where one failed."""
+    verdict = judge(comparison, gate)
+    mlflow.log_metrics(comparison.named())
+    mlflow.log_params({"model": registry.name, "challenger": comparison.challenger_version, **gate.model_dump()})
+    mlflow.log_text(verdict_page(verdict), "verdict.html")
+    mlflow.set_tags({STATUS: COMPLETE, "graft.verdict": "passed" if verdict.passed else "refused"})
+    return verdict

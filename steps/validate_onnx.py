@@ -20,5 +20,6 @@ def validate_onnx(
     export: ExportConfig,
 ) -> Annotated[OnnxCheck, "onnx_check"]:
     """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
-    paths = [manifest.root / path for path in split.rows("holdout")["path"][: export.parity_images]]
+    drawn = split.rows("holdout").sort_values("sha256")["path"]  # of all classes, not the first of the alphabet
+    paths = [manifest.root / path for path in drawn[: export.parity_images]]
     return validate(exported, checkpoint, temperature, paths, export)

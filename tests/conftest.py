@@ -65,11 +65,11 @@ class Finished:
 
     @property
     def ran(self) -> set[str]:
-        return set(re.findall(r"^Step (\w+) has finished in", self.output, re.MULTILINE))
+        return set(re.findall(r"^Step `?(\w+)`? has finished in", self.output, re.MULTILINE))
 
     @property
     def cached(self) -> set[str]:
-        return set(re.findall(r"^Using cached version of step (\w+)\.", self.output, re.MULTILINE))
+        return set(re.findall(r"^Using cached version of step `?(\w+)`?\.", self.output, re.MULTILINE))
 
 
 @dataclass(frozen=True)

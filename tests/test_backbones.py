@@ -59,6 +59,31 @@ def test_a_file_of_weights_is_loaded_whole_but_for_the_head(tmp_path: Path, suff
     assert all(torch.equal(value, source[name]) for name, value in loaded.items())
 
 
+def test_the_norm_before_the_head_keeps_its_pretrained_weights(tmp_path: Path) -> None:
+    source = models.convnext_tiny().state_dict()
+    source["classifier.0.weight"].fill_(3.0)
+    save_file(source, tmp_path / "w.safetensors")
+    model = build(config(architecture="convnext_tiny", weights=str(tmp_path / "w.safetensors")), 2, seed=0)
+    assert (model.state_dict()["classifier.0.weight"] == 3.0).all()
+
+
+def test_weights_bring_their_own_preprocessing() -> None:
+    sizes = {
+        weights: preprocessing(config(architecture="resnet50", weights=weights)).resize_px
+        for weights in ("IMAGENET1K_V1", "IMAGENET1K_V2", "DEFAULT")
+    }
+    assert sizes == {"IMAGENET1K_V1": 256, "IMAGENET1K_V2": 232, "DEFAULT": 232}
+    large = preprocessing(config(architecture="vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1"))
+    assert large.crop_px == 384
+    assert preprocessing(config(architecture="inception_v3")).mean == (0.5, 0.5, 0.5)
+
+
+def test_the_last_norm_of_a_transformer_thaws_first() -> None:
+    assert stages(build(config(architecture="vit_b_32"), 2, seed=0))[-3:] == [
+        "encoder.layers.encoder_layer_11", "encoder.ln", "head"
+    ]  # fmt: skip
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     save_file(models.resnet18().state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=r"do not fit mobilenet_v3_small: .* entries are missing"):

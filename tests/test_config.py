@@ -10,7 +10,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.config import Section, TrainingParameters, parse_parameters, read_yaml, with_overrides
+from graft.config import (
+    PromotionParameters,
+    Section,
+    TrainingParameters,
+    parse_parameters,
+    read_yaml,
+    with_overrides,
+)
 from graft.errors import ConfigError
 
 HERE = {"data": {"root": "."}}
@@ -70,6 +77,9 @@ def test_an_unknown_key_is_refused_by_name_in_every_section(path: tuple[str, ...
         (("registry",), {"name": "a/b"}, "registry.name is 'a/b'"),
         (("data",), {"root": "no/such/folder"}, "does not exist"),
         (("data",), {"root": 3}, "data.root is 3"),
+        (("training", "warm_up"), {"learning_rate": float("inf")}, "finite number"),
+        (("training", "warm_up"), {"learning_rate": "1e-4"}, "write 0.0001"),
+        (("data", "validation"), {"min_brightness": 200.0, "max_brightness": 100.0}, "must be below"),
         ((), {"seed": -1}, "seed is -1"),
         ((), {"data": {}}, "data.root is missing"),
         ((), {"training": None}, "training is empty"),
@@ -137,4 +147,7 @@ def test_a_broken_override_is_refused(assignment: str) -> None:
 def test_the_configs_that_come_along_say_how_they_are_run(path: Path) -> None:
     assert path.read_text().startswith("# ")
     assert " run " in path.read_text()
-    read_yaml(path)
+    content = read_yaml(path)
+    content["parameters"]["data"]["root"] = "."
+    kind = PromotionParameters if path.stem == "promotion" else TrainingParameters
+    parse_parameters(kind, content, path.name)

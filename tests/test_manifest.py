@@ -47,6 +47,15 @@ def test_a_table_without_labels_is_refused(shapes: Path) -> None:
         scan(shapes / "images.csv")
 
 
+def test_a_table_with_gaps_is_refused_and_an_empty_split_is_none(shapes: Path) -> None:
+    table = pd.DataFrame({"path": ["blue/1.png", "red/2.png"], "label": pd.Series(["no", None], dtype=object)})
+    table.to_parquet(shapes / "images.parquet")
+    with pytest.raises(DataError, match="row 2 has no label"):
+        scan(shapes / "images.parquet")
+    table.assign(label="x", split=pd.Series(["val", None], dtype=object)).to_parquet(shapes / "images.parquet")
+    assert scan(shapes / "images.parquet").table["given_split"].tolist() == ["val", ""]
+
+
 def test_an_unknown_split_is_refused(shapes: Path) -> None:
     (shapes / "images.csv").write_text("path,label,split\nblue/1.png,a,tarin\n")
     with pytest.raises(DataError, match="split holds 'tarin'"):

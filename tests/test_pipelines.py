@@ -201,9 +201,7 @@ promote(connect_mlflow(), "digits-demo", "1")
     prepared.run(*PROMOTION)
     promoted = {"challenger": newest, "champion": newest, "previous_champion": "1", "stage": "production"}
     assert aliases(prepared) == promoted
-    assert (
-        "Version 1 of digits-demo is champion again" in prepared.run("graft", "rollback", "digits-demo").output
-    )
+    assert "Version 1 of digits-demo is champion again" in prepared.run("graft", "rollback", "digits-demo").output
     assert aliases(prepared) == promoted | {"champion": "1", "previous_champion": None}
     again = prepared.run("graft", "rollback", "digits-demo", check=False)
     assert again.code == 1

@@ -124,6 +124,14 @@ def test_more_folds_than_images_are_refused() -> None:
         cut_folds(split, 6, 0)
 
 
+def test_a_fold_without_validation_images_is_refused() -> None:
+    train = manifest([(label, f"{label}{number}") for label in "ab" for number in range(20)], "train").table
+    others = [manifest([("a", f"{name}1")], name).table.assign(path=f"{name}/1") for name in ("val", "test")]
+    split = split_images(Manifest(pd.concat([train, *others], ignore_index=True), Path()), set(), CONFIG)
+    with pytest.raises(DataError, match=r"fold . has no validation image"):
+        cut_folds(split, 5, 0)
+
+
 def test_an_empty_part_is_refused() -> None:
     with pytest.raises(DataError, match="part holds no image"):
         split_images(manifest([("a", "1"), ("b", "2")]), set(), CONFIG)

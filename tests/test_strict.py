@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import Workshop, make_workshop
 
 pytestmark = pytest.mark.pipeline
@@ -39,6 +40,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "steps.fine_tune is 3": {"steps": {"fine_tune": 3}},
     "`parameters` is empty": {"parameters": None},
     "unknown key 'trainin'": {"parameters": {"data": {"root": "."}, "trainin": {}}},
+    "unfrozen_stages is 50; mobilenet_v3_small has 13 stages": {
+        "parameters": GOOD["parameters"] | {"training": {"fine_tune": {"unfrozen_stages": 50}}}
+    },
     "did you mean 'resnet18'": {"parameters": {"data": {"root": "."}, "model": {"architecture": "resnet81"}}},
 }
 CHECK = """
@@ -122,15 +126,15 @@ def test_two_first_set_ups_at_once_both_succeed_and_send_nothing_home(tmp_path: 
     assert [process.returncode for process in both] == [0, 0], outputs
     output = workshop.python("""
 from zenml.client import Client
-from zenml.config.global_config import GlobalConfiguration
 from mlflow.telemetry.utils import is_telemetry_disabled
 from graft.runtime.stack import connect_mlflow
 from graft.runtime.ui import command
 print(Client().active_stack_model.name, len(connect_mlflow().search_experiments()))
-print(GlobalConfiguration().analytics_opt_in, is_telemetry_disabled())
+print(is_telemetry_disabled())
 print(*command("sqlite:///x", 5000))
 """)
-    stack, analytics, ui = output.splitlines()[-3:]
+    stack, without_telemetry, ui = output.splitlines()[-3:]
     assert stack == "graft 1"
-    assert analytics == "False True"
+    assert without_telemetry == "True"
+    assert yaml.safe_load((tmp_path / "home" / "config.yaml").read_text())["analytics_opt_in"] is False
     assert "--host 127.0.0.1" in ui

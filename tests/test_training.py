@@ -23,7 +23,7 @@ from graft.transforms import Preprocessing
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 LOOP = LoopConfig(horizontal_flip=False)
 WARM = WarmUpConfig(epochs=2, learning_rate=0.01)
-FINE = FineTuneConfig(epochs=2, unfrozen_stages=3, learning_rate=1e-3)
+FINE = FineTuneConfig(epochs=2, unfrozen_stages=3, learning_rate=1e-3, stage_decay=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,17 @@ def test_each_strength_of_augmentation_trains(images: Images, strength: str) -> 
     loop = LoopConfig(augmentation=strength)  # type: ignore[arg-type]
     one = WarmUpConfig(epochs=1)
     assert len(train(build(MODEL, 10, 0), Phase.warm_up(one), loop, images, 0, silent).history) == 1
+
+
+def test_augmentation_can_be_handed_to_worker_processes() -> None:
+    import pickle
+
+    from graft.transforms import for_training
+
+    shape = Preprocessing(48, 48)
+    for strength in ("none", "light", "strong"):
+        transform = pickle.loads(pickle.dumps(for_training(strength, True, shape)))
+        assert transform(torch.zeros(3, 60, 70, dtype=torch.uint8)).shape == (3, 48, 48)
 
 
 def test_a_batch_is_what_its_seed_and_epoch_say(images: Images) -> None:

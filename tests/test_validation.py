@@ -77,6 +77,27 @@ def test_every_failed_reason_is_listed(shapes: Path) -> None:
         require_fit(validate(scan(shapes), config), config)
 
 
+def test_a_class_is_too_small_by_less_than_one_image(shapes: Path) -> None:
+    for path in sorted((shapes / "red").iterdir())[1:]:
+        path.unlink()
+    report = validate(scan(shapes), ValidationConfig(min_images_per_class=1, max_imbalance=11.5))
+    assert [outcome.key for outcome in report.failed("warning")] == ["max_imbalance"]
+
+
+def test_a_check_that_cannot_run_is_an_error(shapes: Path) -> None:
+    from dataclasses import replace
+
+    from great_expectations import expectations as gxe
+
+    from graft import validation
+
+    broken = replace(
+        validation.image_checks(SMALL)[0], expectation=gxe.ExpectColumnValuesToNotBeNull(column="gone")
+    )
+    with pytest.raises(DataError, match="the check that decodes whole could not run"):
+        validation._judge(scan(shapes).table, [broken])
+
+
 def test_one_class_is_not_enough(shapes: Path) -> None:
     for path in (shapes / "blue").iterdir():
         path.rename(shapes / "red" / f"blue-{path.name}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("graft", "steps", "materializers")
+PACKAGES = ("graft", "steps")
 Definition = tuple[str, str]  # a module and a name at its top level
 
 

@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from tqdm import tqdm
 from zenml import log_metadata
 from zenml.client import Client
 from zenml.enums import ModelStages
@@ -30,6 +31,7 @@ from graft.registration import Registration
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
 HASH_TAG, ZENML_TAG = "graft.onnx_sha256", "zenml.model_version_id"
 TRAINING_FILE = "training_images.json"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model, an alias that is not there
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def register(model: OnnxModel, name: str, training_hashes: list[str]) -> Registr
     client, run = mlflow.MlflowClient(), mlflow.active_run()
     assert run is not None
     known = _version_of(client, name, model.sha256)
-    if known is not None:
-        client.log_outputs(run.info.run_id, [LoggedModelOutput(known.model_id, 0)] if known.model_id else [])
+    if known is not None:  # the run shows the model that it led to, though another run logged it
+        logged = known.source.removeprefix("models:/")
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(logged, 0)])
     version = known or _log(model, name, training_hashes)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
     twin = version.tags.get(ZENML_TAG) or _make_twin(client, version)
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
     return Registration(
         name,
         str(version.version),
@@ -68,8 +71,10 @@ def resolve(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion 
     """The version that an alias names, or ``None``."""
     try:
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
 
 
 def load(client: mlflow.MlflowClient, version: ModelVersion) -> RegisteredModel:
@@ -77,8 +82,10 @@ def load(client: mlflow.MlflowClient, version: ModelVersion) -> RegisteredModel:
     with tempfile.TemporaryDirectory() as folder:
         uri = f"models:/{version.name}/{version.version}"
         place = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri))
-        hashes = json.loads(next(place.rglob(TRAINING_FILE)).read_text())
-        model = OnnxModel(next(place.rglob("*.onnx")).read_bytes())
+        hashes_file, model_file = next(place.rglob(TRAINING_FILE), None), next(place.rglob("*.onnx"), None)
+        if hashes_file is None or model_file is None:
+            raise RegistryError(f"{uri} was not registered by Graft: its ONNX file or {TRAINING_FILE} is missing.")
+        hashes, model = json.loads(hashes_file.read_text()), OnnxModel(model_file.read_bytes())
     return RegisteredModel(str(version.version), model, frozenset(hashes))
 
 
@@ -96,12 +103,11 @@ def require_challenger(client: mlflow.MlflowClient, name: str) -> ModelVersion:
 def promote(client: mlflow.MlflowClient, name: str, version: str) -> str | None:
     """Make a version the champion and keep the former one as ``previous_champion``; returns the former."""
     former = resolve(client, name, CHAMPION)
-    if former is not None and str(former.version) == version:
-        return version
-    if former is not None:
+    chosen = client.get_model_version(name, version)
+    if former is not None and str(former.version) != version:
         client.set_registered_model_alias(name, PREVIOUS, former.version)
     client.set_registered_model_alias(name, CHAMPION, version)
-    _set_production(client.get_model_version(name, version))
+    _set_production(chosen)
     return None if former is None else str(former.version)
 
 
@@ -111,7 +117,7 @@ def roll_back(client: mlflow.MlflowClient, name: str) -> tuple[str, str]:
     Raises ``RegistryError`` where there is no previous champion.
     """
     champion, previous = resolve(client, name, CHAMPION), resolve(client, name, PREVIOUS)
-    if champion is None or previous is None:
+    if champion is None or previous is None or champion.version == previous.version:
         raise RegistryError(f"the registry holds no previous champion of {name!r}; nothing was changed.")
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     client.delete_registered_model_alias(name, PREVIOUS)
@@ -122,7 +128,8 @@ def roll_back(client: mlflow.MlflowClient, name: str) -> tuple[str, str]:
 def predicted(model: OnnxModel, read: Callable[[str], np.ndarray], paths: list[str]) -> np.ndarray:
     """The class that a registered model gives each image, int64 ``[images]``."""
     session = model.session()
-    classes = [session.run(None, {"image": read(path)[np.newaxis]})[0][0].argmax() for path in paths]
+    shown = tqdm(paths, desc="Comparing", unit="image", disable=None)
+    classes = [session.run(None, {"image": read(path)[np.newaxis]})[0][0].argmax() for path in shown]
     return np.array(classes, dtype=np.int64)
 
 
@@ -155,7 +162,9 @@ def _make_twin(client: mlflow.MlflowClient, version: ModelVersion) -> str:
     zenml = Client()
     if not zenml.list_models(name=version.name).items:
         zenml.create_model(version.name, description="Trained and registered by Graft.")
-    twin = zenml.create_model_version(version.name, name=f"mlflow-{version.version}")
+    twin_name = f"mlflow-{version.version}"
+    twins = zenml.list_model_versions(version.name, name=twin_name).items
+    twin = twins[0] if twins else zenml.create_model_version(version.name, name=twin_name)
     client.set_model_version_tag(version.name, version.version, ZENML_TAG, str(twin.id))
     place: dict[str, MetadataType] = {
         "mlflow_name": version.name,
@@ -168,5 +177,7 @@ def _make_twin(client: mlflow.MlflowClient, version: ModelVersion) -> str:
 
 
 def _set_production(version: ModelVersion) -> None:
+    if ZENML_TAG not in version.tags:
+        raise RegistryError(f"version {version.version} of {version.name} has no twin in ZenML; register it anew.")
     twin = Client().get_model_version(version.name, UUID(version.tags[ZENML_TAG]))
     twin.set_stage(ModelStages.PRODUCTION, force=True)

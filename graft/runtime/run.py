@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 import yaml
@@ -16,14 +16,15 @@ from graft.runtime.stack import tracking_uri
 from graft.runtime.strict import StrictPipeline, check_config
 
 
-def run(config: Path, assignments: list[str]) -> None:
-    """Check the config with its overrides, then run the pipeline that it is for.
+def run(kind: Literal["training", "promotion"], config: Path, assignments: list[str]) -> None:
+    """Check the config with its overrides, then run a pipeline with it.
 
     Raises ``ConfigError`` before anything has started, and any ``GraftError`` of a step.
     """
     tracking_uri()
+    pipeline = getattr(importlib.import_module(f"pipelines.{kind}"), f"{kind}_pipeline")
+    assert isinstance(pipeline, StrictPipeline)
     content = with_overrides(read_yaml(config), assignments)
-    pipeline = pipeline_for(content)
     check_config(content, pipeline, str(config))
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(content, file, allow_unicode=True)
@@ -34,12 +35,3 @@ def run(config: Path, assignments: list[str]) -> None:
             error = GraftError(refusal.message)
             error.exit_code = refusal.exit_code
             raise error from None
-
-
-def pipeline_for(content: dict[str, Any]) -> StrictPipeline:
-    """The pipeline that a config is for: a ``gate`` section is promotion's, any other training's."""
-    parameters = content.get("parameters")
-    kind = "promotion" if isinstance(parameters, dict) and "gate" in parameters else "training"
-    pipeline = getattr(importlib.import_module(f"pipelines.{kind}"), f"{kind}_pipeline")
-    assert isinstance(pipeline, StrictPipeline)
-    return pipeline

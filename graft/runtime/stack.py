@@ -11,6 +11,7 @@ from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+from zenml.utils.io_utils import get_global_config_directory
 
 from graft.errors import GraftError
 
@@ -24,11 +25,10 @@ def set_up(repository: Path) -> None:
     Safe to run again, and by several processes at once: two first runs would destroy an empty database,
     so a lock is held while the databases are made.
     """
-    folder = Path(GlobalConfiguration().config_directory)
+    folder = Path(get_global_config_directory())
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = not (folder / "config.yaml").exists()
     with FileLock(folder / "graft-setup.lock"):
-        if fresh:  # an existing choice of the user's stands
+        if not (folder / "config.yaml").exists():  # an existing choice of the user's stands
             GlobalConfiguration().analytics_opt_in = False
         if not (repository / ".zen").is_dir():
             Client.initialize(repository)

@@ -27,6 +27,7 @@ from graft.config import (
     read_yaml,
 )
 from graft.errors import ConfigError, GraftError
+from graft.recipe import check as check_recipe
 from graft.runtime.quiet import silence
 from graft.runtime.stack import tracking_uri
 
@@ -102,6 +103,7 @@ def check_config(content: Mapping[str, Any], pipeline: StrictPipeline, where: st
     if isinstance(parameters, TrainingParameters):
         try:
             check_model(parameters.model)
+            check_recipe(parameters.model, parameters.training)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     _check_settings(content.get("settings"), where, "settings")
