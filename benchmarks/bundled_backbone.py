@@ -61,7 +61,15 @@ def main() -> None:
     print("| frozen features | 10 a class | all, five folds |\n|---|---|---|")
     for name, features in rows.items():
         classifier = make_pipeline(
-            StandardScaler(), LogisticRegressionCV(Cs=INVERSE_PENALTIES, cv=3, max_iter=1000)
+            StandardScaler(),
+            LogisticRegressionCV(
+                Cs=INVERSE_PENALTIES,
+                cv=3,
+                max_iter=1000,
+                scoring="accuracy",
+                l1_ratios=(0,),
+                use_legacy_attributes=False,
+            ),
         )
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
         few = np.array(few_labels(classifier, features, digits.target))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from graft.config import ModelConfig, Section, allowed_keys
+from graft.config import ModelConfig, Section
+from graft.config_file import allowed_keys
 from graft.errors import ConfigError, WeightsError
 from graft.seeds import seeded
 from graft.transforms import Preprocessing

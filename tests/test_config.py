@@ -10,14 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.config import (
-    PromotionParameters,
-    Section,
-    TrainingParameters,
-    parse_parameters,
-    read_yaml,
-    with_overrides,
-)
+from graft.config import PromotionParameters, Section, TrainingParameters
+from graft.config_file import parse_parameters, read_yaml, with_overrides
 from graft.errors import ConfigError
 
 HERE = {"data": {"root": "."}}

@@ -14,6 +14,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
     "AUTO_OPEN_DASHBOARD": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 import yaml
 
-from graft.config import read_yaml, with_overrides
+from graft.config_file import read_yaml, with_overrides
 from graft.errors import GraftError
 from graft.runtime.stack import tracking_uri
 from graft.runtime.strict import StrictPipeline, check_config
