@@ -38,12 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("setup", help="make and activate the local stack; safe to run again")
     command.set_defaults(run=_setup)
 
-    command = commands.add_parser("run", help="check a config and run its pipeline")
-    command.add_argument("config", type=Path, metavar="CONFIG")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=photos"
-    )
-    command.set_defaults(run=_run)
+    for name, pipeline, what in (
+        ("run", "training", "check a config and train: from images to the challenger"),
+        ("promote", "promotion", "check a config and hold the challenger against the gate"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("config", type=Path, metavar="CONFIG")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say"
+        )
+        command.set_defaults(run=_run, pipeline=pipeline)
 
     command = commands.add_parser("predict", help="name the class of images with an exported model")
     command.add_argument("model", type=Path, metavar="MODEL.onnx")
@@ -80,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
     from graft.runtime.run import run
 
-    run(options.kind, options.config, options.set)
+    run(options.pipeline, options.config, options.set)
 
 
 def _predict(options: argparse.Namespace) -> None:
