@@ -16,6 +16,9 @@ from graft.config import ValidationConfig
 from graft.errors import DataError
 from graft.manifest import Manifest
 
+# This one sets its own level when it is imported, and tells of a folder that nobody asked for.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
+
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO"]
 EXAMPLES = 3
 SEVERITIES = ("critical", "quarantine", "warning")
@@ -161,7 +164,6 @@ def require_fit(report: ValidationReport, config: ValidationConfig) -> None:
 
 
 def _judge(table: pd.DataFrame, checks: list[Check]) -> tuple[list[Outcome], list[dict[str, Any]]]:
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     batch = (
