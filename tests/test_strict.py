@@ -59,40 +59,31 @@ for content in json.load(open("cases.json")):
 """
 
 
-def test_every_kind_of_typo_is_named(workshop: Workshop) -> None:
-    (workshop.root / "cases.json").write_text(json.dumps([GOOD, *(GOOD | case for case in WRONG.values())]))
-    good, *messages = workshop.python(CHECK).splitlines()[-len(WRONG) - 1 :]
-    assert good == "accepted"
-    for words, message in zip(WRONG, messages, strict=True):
+FINE: list[dict[str, Any]] = [
+    {},
+    {"enable_cache": False, "tags": ["a"], "run_name": "x-{date}_{time}"},
+    {"steps": {"fold_4": {"enable_cache": False, "retry": {"max_retries": 1}}}},
+    {"settings": {"experiment_tracker": {"experiment_name": "mine"}, "docker": {"requirements": ["x"]}}},
+    {"parameters": GOOD["parameters"] | {"cross_validation": {"folds": 8}}, "steps": {"fold_7": {}}},
+]
+
+
+def test_every_kind_of_typo_is_named_and_what_is_right_is_accepted(workshop: Workshop) -> None:
+    cases = [GOOD | case for case in [*FINE, *WRONG.values()]]
+    (workshop.root / "cases.json").write_text(json.dumps(cases))
+    messages = workshop.python(CHECK).splitlines()[-len(cases) :]
+    assert messages[: len(FINE)] == ["accepted"] * len(FINE)
+    for words, message in zip(WRONG, messages[len(FINE) :], strict=True):
         assert words in message
         assert message.startswith("x.yaml: ")
 
 
-def test_what_is_right_is_accepted(workshop: Workshop) -> None:
-    fine: list[dict[str, Any]] = [
-        {"enable_cache": False, "tags": ["a"], "run_name": "x-{date}_{time}"},
-        {"steps": {"fold_4": {"enable_cache": False, "retry": {"max_retries": 1}}}},
-        {"settings": {"experiment_tracker": {"experiment_name": "mine"}, "docker": {"requirements": ["x"]}}},
-        {"parameters": GOOD["parameters"] | {"cross_validation": {"folds": 8}}, "steps": {"fold_7": {}}},
-    ]
-    (workshop.root / "cases.json").write_text(json.dumps([GOOD | case for case in fine]))
-    assert workshop.python(CHECK).splitlines()[-len(fine) :] == ["accepted"] * len(fine)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "typo.yaml"),
-        ("graft", "run", "typo.yaml"),
-    ],
-    ids=["zenml", "graft"],
-)
-def test_a_typo_ends_with_exit_code_2_and_no_traceback(workshop: Workshop, command: tuple[str, ...]) -> None:
+def test_a_typo_ends_with_exit_code_2_and_no_traceback(workshop: Workshop) -> None:
     (workshop.root / "typo.yaml").write_text("parameters:\n  data:\n    rot: .\n")
+    command = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "typo.yaml")
     ended = workshop.run(*command, check=False)
     assert ended.code == 2
-    assert "Error: typo.yaml: " in ended.output
-    assert "data" in ended.output
+    assert "Error: typo.yaml: data.root is missing" in ended.output
     assert "Traceback" not in ended.output
     assert not ended.ran
 
@@ -100,7 +91,8 @@ def test_a_typo_ends_with_exit_code_2_and_no_traceback(workshop: Workshop, comma
 def test_a_broken_override_ends_with_exit_code_2(workshop: Workshop) -> None:
     ended = workshop.run("graft", "run", "configs/demo.yaml", "--set", "data.root=nowhere", check=False)
     assert ended.code == 2
-    assert "configs/demo.yaml: data.root is 'nowhere', which does not exist" in ended.output
+    assert "Error: configs/demo.yaml: data.root is 'nowhere', which does not exist" in ended.output
+    assert "Traceback" not in ended.output
 
 
 def test_unfit_images_end_with_exit_code_1_and_no_traceback(workshop: Workshop, shapes: Path) -> None:
