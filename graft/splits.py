@@ -61,7 +61,7 @@ def split_images(manifest: Manifest, quarantined: set[str], config: SplitConfig)
     """Set images aside by content; raises ``DataError`` where a part would be empty."""
     table = manifest.table[~manifest.table["path"].isin(quarantined)].reset_index(drop=True)
     table = table.assign(group=table["phash"])
-    given = set(table["given_split"]) - {""}
+    given = set(table["given_split"]) & {"val", "test"}
     part = _given_parts(table, given) if given else _drawn_parts(table, config.holdout_fraction)
     drawn = table["group"].map(lambda group: position(group, "validation")) < config.validation_fraction
     if "validation" not in set(part):

@@ -113,6 +113,11 @@ def test_a_given_test_is_the_holdout_and_val_validates() -> None:
     assert split.rows("validation")["path"].tolist() == ["val/1"]
 
 
+def test_where_only_training_images_are_given_the_holdout_is_drawn() -> None:
+    given = split_images(manifest(crowd, "train"), set(), CONFIG).table
+    pd.testing.assert_frame_equal(given, split_images(manifest(crowd), set(), CONFIG).table)
+
+
 def test_what_is_quarantined_is_in_no_part() -> None:
     split = split_images(manifest(crowd), {"a/0", "b/60"}, CONFIG)
     assert not {"a/0", "b/60"} & set(split.table["path"])
