@@ -125,8 +125,9 @@ def _given_parts(table: pd.DataFrame, given: set[str]) -> pd.Series:
 def _refuse_empty(split: Split) -> None:
     for part in ("train", "validation", "holdout"):
         if split.rows(part).empty:
+            fraction = "validation" if part == "validation" else "holdout"
             raise DataError(
-                f"the {part} part holds no image; add images, or raise data.split.{_fraction_of(part)}_fraction."
+                f"the {part} part holds no image; add images, or raise data.split.{fraction}_fraction."
             )
     if missing := set(split.classes) - set(split.rows("train")["label"]):
         raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it.")
@@ -143,7 +144,3 @@ def _refuse_thin(folds: Folds, number: int) -> None:
         raise DataError(
             f"fold {number} has no validation image; add images, or raise data.split.validation_fraction."
         )
-
-
-def _fraction_of(part: str) -> str:
-    return "validation" if part == "validation" else "holdout"

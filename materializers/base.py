@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -24,7 +23,7 @@ class FolderMaterializer(BaseMaterializer):
 
     def place(self, name: str) -> str:
         """The address of a file in the artifact's folder."""
-        return str(PurePosixPath(self.uri) / name) if "://" not in self.uri else f"{self.uri}/{name}"
+        return f"{self.uri}/{name}"
 
     def write_bytes(self, name: str, content: bytes) -> str:
         """Write a file whole; returns its address."""
