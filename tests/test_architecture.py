@@ -41,7 +41,9 @@ def test_a_heavy_library_stands_in_one_module(library: str, home: str) -> None:
 def test_every_type_that_we_own_has_a_materializer() -> None:
     from zenml.materializers.cloudpickle_materializer import CloudpickleMaterializer
     from zenml.materializers.materializer_registry import materializer_registry
+    from zenml.utils import source_utils
 
+    source_utils.set_custom_source_root(str(REPOSITORY))  # a fresh clone has no .zen that would tell it
     import pipelines.promotion
     import pipelines.training  # noqa: F401
     import steps
