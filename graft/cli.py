@@ -49,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=_run, pipeline=pipeline)
 
+    command = commands.add_parser("check", help="judge the images of a config, and write the report as a page")
+    command.add_argument("config", type=Path, metavar="CONFIG")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say")
+    command.add_argument(
+        "--page", type=Path, default=Path("validation.html"), metavar="FILE", help="where to write it"
+    )
+    command.add_argument(
+        "--data-docs", type=Path, metavar="FOLDER", help="write Great Expectations' pages as well"
+    )
+    command.set_defaults(run=_check)
+
     command = commands.add_parser("predict", help="name the class of images with an exported model")
     command.add_argument("model", type=Path, metavar="MODEL.onnx")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
@@ -85,6 +96,32 @@ def _run(options: argparse.Namespace) -> None:
     from graft.runtime.run import run
 
     run(options.pipeline, options.config, options.set)
+
+
+def _check(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.cache import write_whole
+    from graft.config import TrainingParameters
+    from graft.config_file import parse_parameters, read_yaml, with_overrides
+    from graft.judge import write_data_docs
+    from graft.manifest import scan
+    from graft.validation import require_fit, validate
+    from graft.validation_page import validation_page
+
+    content = with_overrides(read_yaml(options.config), options.set)
+    parameters = parse_parameters(TrainingParameters, content, str(options.config))
+    data = parameters.data
+    report = validate(scan(data.root, data.limits), data.validation, parameters.cross_validation.folds)
+    try:
+        write_whole(options.page, validation_page(report).encode())
+        if options.data_docs:
+            write_data_docs(report.raw, options.data_docs)
+    except OSError as error:
+        raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); give another place.") from error
+    for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
+        print(outcome.sentence)
+    print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
+    require_fit(report, data.bad_images)
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -5,12 +5,16 @@ Every default lives here and nowhere else. A function gets the narrow section th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from graft.images import MAX_PIXELS, Format
+
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Grey = Annotated[float, Field(ge=0, le=255)]
 
 
 class Section(BaseModel):
@@ -19,19 +23,43 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class LimitsConfig(Section):
+    """What reading one image may cost: compressed bytes, decoded pixels, seconds."""
+
+    max_file_bytes: PositiveInt = 200_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=MAX_PIXELS)] = MAX_PIXELS
+    max_seconds: PositiveFloat = 20.0
+
+
 class ValidationConfig(Section):
-    """What the images must be. Sides in pixels, fractions of all images."""
+    """What the images must be.
+
+    Sides in pixels, fractions of all images. ``brightness`` is the mean grey, ``contrast`` its standard
+    deviation, both in 0..255; ``sharpness`` the variance of the Laplacian at 64 px. ``max_size_factor`` bounds
+    how many times larger or smaller than the median image's area an image may be. Pictures are near duplicates
+    where at most ``near_duplicate_bits`` of the 64 bits of their perceptual hashes differ, as they are or
+    mirrored. ``max_grey_gap`` bounds how much more often one class is grey than another.
+    """
 
     min_images: PositiveInt = 20
     min_images_per_class: PositiveInt = 10
+    max_imbalance: Annotated[float, Field(ge=1)] = 20.0
+    min_decodable_fraction: Fraction = 0.8
+    formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1)] = get_args(Format)
     min_side_px: PositiveInt = 32
     max_aspect_ratio: Annotated[float, Field(ge=1)] = 8.0
-    max_imbalance: Annotated[float, Field(ge=1)] = 20.0
-    max_duplicate_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
-    min_brightness: Annotated[float, Field(ge=0, le=255)] = 5.0
-    max_brightness: Annotated[float, Field(ge=0, le=255)] = 250.0
-    on_bad_images: Literal["quarantine", "fail"] = "quarantine"
-    max_quarantined_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_file_bytes: PositiveInt = 100
+    max_size_factor: Annotated[float, Field(ge=1)] = 30.0
+    min_brightness: Grey = 5.0
+    max_brightness: Grey = 250.0
+    min_contrast: Grey = 1.0
+    min_sharpness: Annotated[float, Field(ge=0)] = 30.0
+    max_grey_fraction: Fraction = 0.1
+    max_grey_gap: Fraction = 0.3
+    max_duplicate_fraction: Fraction = 0.0
+    max_near_duplicate_fraction: Fraction = 0.0
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=12)] = 8
+    on_conflicting_labels: Literal["quarantine", "warn"] = "quarantine"
 
     @model_validator(mode="after")
     def _brightness_is_a_range(self) -> Self:
@@ -43,19 +71,41 @@ class ValidationConfig(Section):
         return self
 
 
+class BadImagesConfig(Section):
+    """What becomes of bad images: left out, up to a fraction of all, or the end of the run."""
+
+    on_bad_images: Literal["quarantine", "fail"] = "quarantine"
+    max_quarantined_fraction: Fraction = 0.1
+
+
 class SplitConfig(Section):
-    """How images are set aside. ``holdout_fraction`` counts only where no ``val/`` folder is given."""
+    """How images are set aside. ``holdout_fraction`` counts only where no ``val/`` folder is given.
+
+    ``on_leak`` says what becomes of training images whose near duplicates are held out.
+    """
 
     holdout_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    on_leak: Literal["exclude", "keep"] = "exclude"
 
 
-class DataConfig(Section):
-    """Where the images are, and what is asked of them."""
+class DataConfig(BadImagesConfig):
+    """Where the images are, and what is asked of them.
+
+    ``root`` is a folder or a CSV or Parquet table, on this machine or at an address such as ``s3://bucket/photos``.
+    """
 
     root: Annotated[str, Field(min_length=1)]
+    limits: LimitsConfig = LimitsConfig()
     validation: ValidationConfig = ValidationConfig()
     split: SplitConfig = SplitConfig()
+
+    @property
+    def bad_images(self) -> BadImagesConfig:
+        """This section's own part about bad images, without the place of the folder."""
+        return BadImagesConfig(
+            on_bad_images=self.on_bad_images, max_quarantined_fraction=self.max_quarantined_fraction
+        )
 
 
 class ModelConfig(Section):

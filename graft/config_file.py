@@ -56,7 +56,7 @@ def parse_parameters(kind: type[P], content: Mapping[str, Any], where: str) -> P
     except ValidationError as error:
         raise ConfigError(f"{where}: {describe(error, kind)}") from error
     root = getattr(parsed, "data", None)
-    if isinstance(root, DataConfig) and not Path(root.root).exists():
+    if isinstance(root, DataConfig) and "://" not in root.root and not Path(root.root).exists():
         raise ConfigError(
             f"{where}: data.root is {root.root!r}, which does not exist; give the folder of your images."
         )

@@ -44,7 +44,7 @@ class _Images(Dataset[Batch]):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
-        image = torch.from_numpy(np.array(read_rgb(self.paths[index]))).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(read_rgb(self.paths[index], self.hashes[index]))).permute(2, 0, 1)
         with seeded(derive_seed(self.seed, epoch, self.hashes[index])):
             return self.transform(image), torch.tensor(self.labels[index])
 

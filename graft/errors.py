@@ -17,6 +17,10 @@ class DataError(GraftError):
     """The images cannot be used as they are."""
 
 
+class StorageError(GraftError):
+    """A file cannot be written."""
+
+
 class WeightsError(GraftError):
     """The pretrained weights cannot be loaded."""
 
@@ -35,3 +39,15 @@ class PromotionRefusedError(GraftError):
 
 class RegistryError(GraftError):
     """The registry does not hold what was asked for."""
+
+
+def shown(name: object) -> str:
+    """A file's name on one line, with whatever would disturb a terminal written as an escape."""
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def said(error: Exception) -> str:
+    """What an error of a library says, on one line, without the address of a buffer, which differs each time."""
+    text = shown(" ".join(str(error).split()).split(" <_io.")[0])
+    return text if text and isinstance(error, OSError) else f"{type(error).__name__}: {text}"

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from graft.cross_validation import CrossValidation
@@ -125,6 +127,30 @@ def class_histogram(counts: Mapping[str, int]) -> Figure:
     return figure
 
 
+def image_sizes(table: pd.DataFrame) -> Figure:
+    """Width against height of each image that decodes, in pixels; those left out in another colour."""
+    decoded = table[table["width_px"] > 0]
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for rows, colour, label in (
+        (decoded[decoded["reason"] == ""], GREEN, "fit"),
+        (decoded[decoded["reason"] != ""], ORANGE, "left out"),
+    ):
+        if len(rows):
+            axes.scatter(
+                rows["width_px"], rows["height_px"], s=14, color=colour, alpha=0.5, linewidths=0, label=label
+            )
+    axes.set(xscale="log", yscale="log", xlabel="width (px)", ylabel="height (px)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    _dress(axes, "Sizes")
+    if len(decoded):
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def mistakes(said: Predictions, root: Path) -> Figure:
     """A sheet of the images that the model names wrong, the surest first."""
     table = said.mistakes().head(SHEET_COLUMNS * SHEET_ROWS)
@@ -148,7 +174,7 @@ def mistakes(said: Predictions, root: Path) -> Figure:
 
 def _thumbnail(path: Path) -> Image.Image:
     try:
-        image = decode(path).rgb
+        image = decode(path.read_bytes()).rgb
     except (DataError, OSError):  # the folder has changed since; the sheet is still worth having
         return Image.new("RGB", (96, 96), QUIET)
     image.thumbnail((192, 192))

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-import imagehash
-import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from graft.errors import DataError
-from graft.images import EXTENSIONS, decode
+from graft.config import LimitsConfig
+from graft.inspection import NOTHING
+from graft.layouts import Listed, list_images
+from graft.scan_index import ScanIndex
+from graft.storage import Ignored, Storage, open_storage
+from graft.workers import Task, inspect_all
 
 COLUMNS = {
     "path": "str",
     "label": "str",
     "given_split": "str",
+    "given_group": "str",
     "width_px": "int64",
     "height_px": "int64",
     "mode": "str",
@@ -29,25 +31,31 @@ COLUMNS = {
     "sha256": "str",
     "phash": "str",
     "brightness": "float64",
+    "contrast": "float64",
     "sharpness": "float64",
+    "chroma": "float64",
     "error": "str",
 }
-GIVEN_SPLITS = ("train", "val", "test")
-LAPLACIAN = ImageFilter.Kernel((3, 3), [0, 1, 0, 1, -4, 1, 0, 1, 0], scale=1, offset=128)
-ANALYSED_SIDE_PX = 256
+FACTS = list(NOTHING)
+CHUNK = 4096  # answers that wait as dictionaries, which take ten times the room of a table's rows
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One row an image, sorted by path.
+    """One row an image, sorted by path, and what else lies beside the images.
 
-    ``root`` is the folder that ``path`` is relative to. ``given_split`` is ``train``, ``val``, ``test`` or
-    empty; ``brightness`` is the mean grey in 0..255; ``sharpness`` the variance of the Laplacian at 256 px;
-    ``phash`` a 64-bit perceptual hash in hexadecimal; ``error`` is empty where the image decoded.
+    ``root`` is the folder or address that ``path`` is relative to. ``given_split`` is ``train``, ``val``, ``test``
+    or empty; ``given_group`` is what a table says, or empty. Sides are those of the upright image. ``phash`` is a
+    64-bit perceptual hash in hexadecimal; ``brightness`` is the mean grey and ``contrast`` its standard deviation,
+    in 0..255; ``sharpness`` is the variance of the Laplacian at 64 px; ``chroma`` is the mean distance of red and
+    blue from green; ``error`` is empty where the image decoded. ``ignored`` has the columns ``reason, count,
+    examples``.
     """
 
     table: pd.DataFrame
-    root: Path
+    root: str
+    ignored: pd.DataFrame = field(default_factory=lambda: Ignored().table())
+    empty_classes: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
@@ -57,103 +65,78 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of paths, labels, given splits and contents; the place of the folder does not count."""
-        facts = self.table[["path", "label", "given_split", "sha256", "error"]]
+        facts = self.table[["path", "label", "given_split", "given_group", "sha256", "error"]]
         return hashlib.sha256(facts.to_csv(index=False).encode()).hexdigest()
 
-
-@dataclass(frozen=True)
-class _Listed:
-    path: str
-    label: str
-    given_split: str = ""
-
-
-def scan(root: str | Path) -> Manifest:
-    """List and decode the images of a folder or a CSV or Parquet manifest; raises ``DataError`` where none are."""
-    place = Path(root).resolve()
-    listed, base = (_from_table(place), place.parent) if place.is_file() else (_from_folders(place), place)
-    if not listed:
-        raise DataError(
-            f"{root}: no images found; expected one folder a class, train/ and val/ of those, "
-            f"or a CSV or Parquet file with the columns path and label."
-        )
-    listed = sorted(listed, key=lambda entry: entry.path)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda entry: inspect(base, entry.path), listed)
-        facts = list(tqdm(results, total=len(listed), desc="Reading images", unit="image", disable=None))
-    rows = [vars(entry) | fact for entry, fact in zip(listed, facts, strict=True)]
-    return Manifest(pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS), base)
+    def folder(self) -> Path:
+        """The folder on this machine that holds every image; what an address holds is fetched where it is not."""
+        storage = open_storage(self.root)
+        readable = self.table.loc[self.table["sha256"] != "", "path"]
+        if missing := [path for path in readable if not (storage.folder / path).exists()]:
+            storage.fetch(storage.look_up(missing))
+        return storage.folder
 
 
-def inspect(base: Path, path: str) -> dict[str, object]:
-    """Decode one image and describe it; a failure becomes its ``error``."""
-    facts: dict[str, object] = {
-        "width_px": 0, "height_px": 0, "mode": "", "format": "", "size_bytes": 0, "sha256": "",
-        "phash": "", "brightness": 0.0, "sharpness": 0.0, "error": "",
-    }  # fmt: skip
-    try:
-        content = (base / path).read_bytes()
-    except OSError as error:
-        return facts | {"error": f"cannot be read ({error.strerror})"}
-    facts |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    try:
-        decoded = decode(base / path)
-    except DataError as error:
-        return facts | {"error": str(error)}
-    return facts | {"mode": decoded.mode, "format": decoded.format} | _describe(decoded.rgb)
+def scan(root: str | Path, limits: LimitsConfig | None = None) -> Manifest:
+    """List the images of a folder, a table or an address, and read those that are new or have changed.
+
+    Raises ``DataError`` where there are none. What is wrong with a single image becomes its ``error``.
+    """
+    limits = limits or LimitsConfig()
+    listing = list_images(str(root))
+    index = ScanIndex(listing.storage.address, limits)
+    listed = _listed(listing.images, listing.storage, limits)
+    facts = _facts(listed, index.load(), listing.storage.folder, limits)
+    index.save(facts.assign(path=listed["path"], stamp=listed["stamp"]))
+    table = pd.concat([listed, facts], axis=1)[list(COLUMNS)].astype(COLUMNS)
+    return Manifest(table, listing.storage.address, listing.ignored.table(), listing.empty_classes)
 
 
-def _describe(rgb: Image.Image) -> dict[str, object]:
-    grey = rgb.convert("L")
-    grey.thumbnail((ANALYSED_SIDE_PX, ANALYSED_SIDE_PX), Image.Resampling.BOX)
-    return {
-        "width_px": rgb.width,
-        "height_px": rgb.height,
-        "phash": str(imagehash.phash(rgb)),
-        "brightness": float(np.asarray(grey).mean()),
-        "sharpness": float(np.asarray(grey.filter(LAPLACIAN), dtype=np.float64).var()),
+def _listed(images: Sequence[Listed], storage: Storage, limits: LimitsConfig) -> pd.DataFrame:
+    """What is known of each image before it is opened; ``problem`` where it cannot or must not be."""
+    most = limits.max_file_bytes
+    large = {
+        image.file.path: f"has {image.file.size_bytes} bytes, more than the limit of {most}"
+        for image in images
+        if image.file.size_bytes > most
     }
+    wanted = [image.file for image in images if image.file.path not in large]
+    problems = large | storage.fetch(wanted)
+    rows = [
+        (image.file.path, image.label, image.split, image.group, image.file.stamp,
+         image.file.problem or problems.get(image.file.path, ""))
+        for image in images
+    ]  # fmt: skip
+    columns = ["path", "label", "given_split", "given_group", "stamp", "problem"]
+    return pd.DataFrame(rows, columns=columns, dtype="str")
 
 
-def _from_folders(root: Path) -> list[_Listed]:
-    splits = [name for name in GIVEN_SPLITS if (root / name).is_dir()]
-    if "train" not in splits or len(splits) == 1:
-        return _from_class_folders(root, root, "")
-    return [entry for name in splits for entry in _from_class_folders(root, root / name, name)]
-
-
-def _from_class_folders(root: Path, parent: Path, split: str) -> list[_Listed]:
-    return [
-        _Listed(path.relative_to(root).as_posix(), folder.name, split)
-        for folder in _visible(parent)
-        if folder.is_dir()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _facts(listed: pd.DataFrame, earlier: pd.DataFrame, folder: Path, limits: LimitsConfig) -> pd.DataFrame:
+    """The facts of each image, in order: those of an earlier scan wherever the content is the same."""
+    before = listed[["path"]].merge(earlier.drop_duplicates("path"), on="path", how="left")
+    bad = listed["problem"] != ""
+    same = (listed["stamp"] == before["stamp"]) & (listed["stamp"] != "") & ~bad
+    unread = listed.index[~same & ~bad]
+    tasks = list(zip(listed["path"][unread], before["sha256"][unread].fillna(""), strict=True))
+    read = _read(folder, tasks, limits).set_index(unread)
+    unchanged = read.index[read["sha256"].isna()]
+    problems = [NOTHING | {"error": problem} for problem in listed["problem"][bad]]
+    found = [
+        before.loc[same | same.index.isin(unchanged), FACTS],
+        read.drop(index=unchanged),
+        pd.DataFrame(problems, index=listed.index[bad], columns=FACTS),
     ]
+    return pd.concat([frame for frame in found if len(frame)]).sort_index()
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _from_table(place: Path) -> list[_Listed]:
-    try:
-        if place.suffix.lower() == ".parquet":
-            table = pd.read_parquet(place)
-        else:
-            table = pd.read_csv(place, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{place}: is neither a folder nor a CSV or Parquet file ({error}).") from error
-    if missing := {"path", "label"} - set(table.columns):
-        raise DataError(f"{place}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
-    table = table.fillna("").astype(str)
-    for column in ("path", "label"):
-        if (empty := table.index[table[column] == ""]).size:
-            raise DataError(f"{place}: row {int(empty[0]) + 1} has no {column}; give it one or remove the row.")
-    given = table["split"] if "split" in table else pd.Series("", index=table.index)
-    if unknown := set(given) - {*GIVEN_SPLITS, ""}:
-        raise DataError(f"{place}: split holds {sorted(unknown)[0]!r}; allowed are train, val, test and empty.")
-    columns = (table["path"], table["label"], given)
-    return [_Listed(*row) for row in zip(*columns, strict=True)]
+def _read(folder: Path, tasks: Sequence[Task], limits: LimitsConfig) -> pd.DataFrame:
+    """The facts of each task's file; all missing where its content is the known one."""
+    frames = [pd.DataFrame(columns=FACTS)]
+    shown = None if tasks else True
+    facts = tqdm(
+        inspect_all(folder, tasks, limits), total=len(tasks), desc="Reading images", unit="image", disable=shown
+    )
+    waiting = iter(facts)
+    while chunk := list(islice(waiting, CHUNK)):
+        frames.append(pd.DataFrame([row or {} for row in chunk], columns=FACTS))
+    return pd.concat(frames, ignore_index=True)

@@ -13,11 +13,14 @@ from graft.figures import as_png, class_histogram
 from graft.manifest import Manifest
 from graft.promotion import Verdict
 from graft.splits import PARTS, Folds, Split
-from graft.validation import ValidationReport
+from graft.validation import Quarantine
 
-TEMPLATE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"), autoescape=True
-).get_template("page.html.jinja")
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+)
+LISTED = 500
 Rows = Sequence[Sequence[object]]
 
 
@@ -29,32 +32,23 @@ def page(
     tables: Mapping[str, tuple[Sequence[str], Rows]] | None = None,
 ) -> str:
     """One page: a verdict on top, figures, tables with a heading each."""
-    images = [base64.b64encode(as_png(figure)).decode() for figure in figures]
-    return TEMPLATE.render(title=title, verdict=verdict, good=good, images=images, tables=tables or {})
+    images = [embedded(as_png(figure), "image/png") for figure in figures]
+    return render("page.html.jinja", title=title, verdict=verdict, good=good, images=images, tables=tables or {})
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of ``graft/assets``."""
+    return TEMPLATES.get_template(template).render(values)
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """A file as an address that holds it, so that a page needs no other file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def facts_page(title: str, verdict: str, facts: Mapping[str, object]) -> str:
     """A page of names and values."""
     return page(title, verdict, tables={"": (("", ""), list(facts.items()))})
-
-
-def validation_page(report: ValidationReport) -> str:
-    """The verdict on the images, every check, and what is left out."""
-    critical, warnings = report.failed("critical"), report.failed("warning")
-    verdict = f"{report.images} images: " + ("not fit to train on" if critical else "fit to train on")
-    if count := len(report.quarantine):
-        verdict += f", {count} left out"
-    if warnings:
-        verdict += f", {len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
-    marks = {True: "passed", False: "failed"}
-    checks = [(marks[one.passed], one.asks, one.severity, one.found) for one in report.outcomes]
-    tables: dict[str, tuple[Sequence[str], Rows]] = {"Checks": (("", "the check", "severity", "found"), checks)}
-    if count:
-        rows = report.quarantine.to_numpy().tolist()
-        tables["Left out"] = (("image", "is not so that it", "detail"), rows)
-    return page(
-        "Validation of the images", verdict, not critical, [class_histogram(report.images_per_class)], tables
-    )
 
 
 def verdict_page(verdict: Verdict) -> str:
@@ -79,9 +73,18 @@ def manifest_page(manifest: Manifest) -> str:
         "Formats": (("format", "mode", "images"), _counts(table[["format", "mode"]].value_counts())),
     }
     counts = {str(name): int(count) for name, count in table["label"].value_counts().sort_index().items()}
+    if len(manifest.ignored):
+        rows = manifest.ignored.itertuples(index=False, name=None)
+        tables["Passed over"] = (tuple(manifest.ignored.columns), list(rows))
     unread = int((table["error"] != "").sum())
     verdict = f"{len(table)} images, {unread} of which cannot be read"
     return page("Images", verdict, unread == 0, [class_histogram(counts)], tables)
+
+
+def quarantine_page(quarantine: Quarantine) -> str:
+    """The first images that are left out, each with its reason."""
+    columns, rows = tuple(quarantine.table.columns), quarantine.table.head(LISTED).to_numpy().tolist()
+    return page("Quarantine", f"{len(quarantine.table)} images are left out", tables={"": (columns, rows)})
 
 
 def split_page(split: Split) -> str:

@@ -1,15 +1,21 @@
 """Which images train, which validate, which are held out, and how training images fall into folds.
 
-An image's group is its perceptual hash: exact copies and the nearest of near duplicates share it.
-Groups never straddle a boundary, and which side of it a group falls on depends on its own hash alone.
+An image's group holds its near duplicates and whatever shares the table's ``group`` with one of them. Groups never
+straddle a boundary. Which side of the holdout an image falls on depends on its own perceptual hash (or on the name
+of its given group) alone, so that no other image can ever move it; where that would part a group, its training
+images are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from graft.config import SplitConfig
@@ -24,7 +30,7 @@ class Split:
     """One row an image: ``path, label, sha256, group, part``, sorted by path.
 
     ``part`` is ``train``, ``validation`` (chooses the best epoch), ``holdout`` (never trained on), or
-    ``excluded`` (a copy of a held-out image in the given training folder).
+    ``excluded`` (of a group that is held out, though itself it is not).
     """
 
     table: pd.DataFrame
@@ -33,6 +39,11 @@ class Split:
     def classes(self) -> list[str]:
         """The names of the classes, sorted: their order in every model."""
         return sorted(self.table["label"].unique())
+
+    @property
+    def unjudged(self) -> list[str]:
+        """The classes of which no image is held out."""
+        return sorted(set(self.classes) - set(self.rows("holdout")["label"]))
 
     def rows(self, *parts: str) -> pd.DataFrame:
         """The rows of these parts."""
@@ -57,16 +68,22 @@ class Folds:
         return train, validation, test
 
 
-def split_images(manifest: Manifest, quarantined: set[str], config: SplitConfig) -> Split:
-    """Set images aside by content; raises ``DataError`` where a part would be empty."""
-    table = manifest.table[~manifest.table["path"].isin(quarantined)].reset_index(drop=True)
-    table = table.assign(group=table["phash"])
+def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitConfig) -> Split:
+    """Set images aside by content; raises ``DataError`` where a part would be empty.
+
+    ``clusters`` numbers the near duplicates of each image that is fit, by path; others are in no part.
+    """
+    table = manifest.table[manifest.table["path"].isin(clusters)].reset_index(drop=True)
+    key = table["given_group"].where(table["given_group"] != "", table["phash"])
+    group = _groups(key, table["path"].map(clusters))
     given = set(table["given_split"]) & {"val", "test"}
-    part = _given_parts(table, given) if given else _drawn_parts(table, config.holdout_fraction)
-    drawn = table["group"].map(lambda group: position(group, "validation")) < config.validation_fraction
+    part = _given_parts(table["given_split"], given) if given else _drawn_parts(key, config.holdout_fraction)
+    if config.on_leak == "exclude":
+        part = _without_leaks(part, group)
     if "validation" not in set(part):
+        drawn = group.map(lambda name: position(name, "validation")) < config.validation_fraction
         part = part.mask((part == "train") & drawn, "validation")
-    split = Split(table[["path", "label", "sha256", "group"]].assign(part=part))
+    split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part))
     _refuse_empty(split)
     return split
 
@@ -101,12 +118,23 @@ def position(group: str, purpose: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _drawn_parts(table: pd.DataFrame, fraction: float) -> pd.Series:
-    held_out = table["group"].map(lambda group: position(group, "holdout")) < fraction
-    return pd.Series("train", index=table.index).mask(held_out, "holdout")
+def _groups(key: pd.Series, cluster: pd.Series) -> pd.Series:
+    """Join what shares a key or a cluster; a group is named by the first of its keys."""
+    keys, clusters = pd.factorize(key)[0], pd.factorize(cluster)[0]
+    nodes = max(keys, default=-1) + 1, max(clusters, default=-1) + 1
+    links = coo_array(
+        (np.ones(len(keys), dtype=bool), (keys, clusters + nodes[0])), shape=(sum(nodes), sum(nodes))
+    )
+    _, joined = connected_components(links, directed=False)
+    return key.groupby(joined[keys]).transform("min")
 
 
-def _given_parts(table: pd.DataFrame, given: set[str]) -> pd.Series:
+def _drawn_parts(key: pd.Series, fraction: float) -> pd.Series:
+    held_out = key.map(lambda name: position(name, "holdout")) < fraction
+    return pd.Series("train", index=key.index).mask(held_out, "holdout")
+
+
+def _given_parts(given_split: pd.Series, given: set[str]) -> pd.Series:
     """``val/`` is the holdout; where ``test/`` is given too, that is, and ``val/`` validates."""
     names = {
         "": "train",
@@ -114,11 +142,14 @@ def _given_parts(table: pd.DataFrame, given: set[str]) -> pd.Series:
         "val": "validation" if "test" in given else "holdout",
         "test": "holdout",
     }
-    part = table["given_split"].map(names)
-    for outer in ("holdout", "validation"):
-        groups = set(table.loc[part == outer, "group"])
-        leaks = table["group"].isin(groups) & (part != outer) & (part != "excluded") & (part != "holdout")
-        part = part.mask(leaks, "excluded")
+    return given_split.map(names)
+
+
+def _without_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
+    """Leave out of training what is grouped with a held-out or a given validation image."""
+    for outer, inner in (("holdout", ["train", "validation"]), ("validation", ["train"])):
+        groups = set(group[part == outer])
+        part = part.mask(group.isin(groups) & part.isin(inner), "excluded")
     return part
 
 

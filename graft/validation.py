@@ -2,229 +2,232 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import math
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-import great_expectations as gx
+import numpy as np
 import pandas as pd
-from great_expectations import expectations as gxe
 
-from graft.config import ValidationConfig
-from graft.errors import DataError
+from graft.config import BadImagesConfig, ValidationConfig
+from graft.duplicates import clusters
+from graft.errors import DataError, shown
+from graft.expectations import (
+    Check,
+    class_checks,
+    collection_checks,
+    file_checks,
+    label_checks,
+    picture_checks,
+)
+from graft.images import EXTENSIONS
+from graft.judge import Judge, Outcome
 from graft.manifest import Manifest
+from graft.thumbnails import thumbnail
 
-# This one sets its own level when it is imported, and tells of a folder that nobody asked for.
-logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
-
-FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO"]
 EXAMPLES = 3
-SEVERITIES = ("critical", "quarantine", "warning")
+SHEET_IMAGES = 18
+SHEET_CLUSTERS = 12
+CLUSTER_IMAGES = 4
+DETAILS = {
+    "short_side_px": "{} px",
+    "size_bytes": "{} bytes",
+    "aspect_ratio": "{:.3g} to 1",
+    "contrast": "contrast {:.3g}",
+}
+GREY_CHROMA = 2.0  # a grey picture saved in colour has less, the dullest of colour photographs more
 
 
 @dataclass(frozen=True)
-class Check:
-    """One expectation: what it asks, how it weighs, and the key of ``data.validation`` that relaxes it.
+class Quarantine:
+    """The images that are left out: ``path, reason, detail``."""
 
-    ``critical`` stops the pipeline, ``quarantine`` leaves the failing images out, ``warning`` is told.
-    """
-
-    asks: str
-    severity: str
-    key: str
-    expectation: Any
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one check. ``failing`` names the images, where the check is about single images."""
-
-    asks: str
-    severity: str
-    key: str
-    passed: bool
-    found: str
-    failing: list[str]
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All outcomes; ``quarantine`` has the columns ``path, reason, detail``; ``raw`` is what the library said."""
+    """All outcomes, and one row an image.
+
+    Its columns are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail, cluster``.
+
+    ``reason`` says why an image is left out, and is empty where it is not; ``cluster`` numbers near duplicates,
+    and is -1 where an image is left out. ``ignored`` is the manifest's; ``thumbnails`` holds a JPEG by path of
+    the images that a report shows, where it can be made; ``raw`` is what the library said of each suite.
+    """
 
     outcomes: list[Outcome]
-    quarantine: pd.DataFrame
-    images: int
+    table: pd.DataFrame
     images_per_class: dict[str, int]
+    ignored: pd.DataFrame
+    thumbnails: dict[str, bytes]
     raw: list[dict[str, Any]]
 
     @property
-    def quarantined(self) -> set[str]:
-        """The paths of the images that are left out."""
-        return set(self.quarantine["path"])
+    def quarantine(self) -> pd.DataFrame:
+        """The images that are left out: ``path, reason, detail``."""
+        left_out = self.table["reason"] != ""
+        return self.table.loc[left_out, ["path", "reason", "detail"]].reset_index(drop=True)
+
+    @property
+    def clusters(self) -> dict[str, int]:
+        """The cluster of near duplicates of each image that is not left out, by path."""
+        fit = self.table[self.table["reason"] == ""]
+        return dict(zip(fit["path"], fit["cluster"], strict=True))
+
+    def duplicates(self) -> pd.DataFrame:
+        """The rows of clusters of more than one image; those of several labels or given splits first."""
+        fit = self.table[self.table["reason"] == ""]
+        cluster = fit.groupby("cluster")
+        mixed = np.maximum(cluster["label"].transform("nunique"), cluster["given_split"].transform("nunique"))
+        fit = fit.assign(size=cluster["path"].transform("size"), mixed=mixed)
+        order = fit.sort_values(["mixed", "size", "cluster", "path"], ascending=[False, False, True, True])
+        return order[order["size"] > 1].drop(columns=["size", "mixed"])
+
+    def shown_paths(self) -> list[str]:
+        """The images of which a report shows a picture: the first that fail each check, the first duplicates.
+
+        None that did not decode: whatever opens it again may hang.
+        """
+        failing = [path for outcome in self.outcomes for path in outcome.failing[:SHEET_IMAGES]]
+        left_out = self.quarantine.groupby("reason").head(SHEET_IMAGES)["path"]
+        several = self.duplicates().groupby("cluster", sort=False).head(CLUSTER_IMAGES)["path"]
+        images = set(self.table.loc[self.table["phash"] != "", "path"])
+        wanted = dict.fromkeys([*failing, *left_out, *several[: SHEET_CLUSTERS * CLUSTER_IMAGES]])
+        return [path for path in wanted if path in images]
 
     def failed(self, severity: str) -> list[Outcome]:
         """The checks of a severity that did not pass."""
         return [outcome for outcome in self.outcomes if outcome.severity == severity and not outcome.passed]
 
 
-def validate(manifest: Manifest, config: ValidationConfig) -> ValidationReport:
-    """Judge single images, leave the failing ones out, then judge what is left as a whole."""
-    table = manifest.table
-    outcomes, raw = _judge(_with_aspect(table), image_checks(config))
-    rows = [
-        {"path": path, "reason": outcome.asks, "detail": _detail(table, path)}
-        for outcome in outcomes
-        if outcome.severity == "quarantine"
-        for path in outcome.failing
-    ]
-    quarantine = pd.DataFrame(rows, columns=["path", "reason", "detail"]).drop_duplicates(
-        "path", ignore_index=True
-    )
-    left = table[~table["path"].isin(quarantine["path"])].reset_index(drop=True)
-    counts = left["label"].value_counts().reindex(manifest.classes, fill_value=0)
-    for frame, checks in (
-        (left, table_checks(config)),
-        (counts.rename_axis("label").reset_index(name="images"), class_checks(config, counts)),
-    ):
-        more, more_raw = _judge(frame, checks)
-        outcomes, raw = [*outcomes, *more], [*raw, *more_raw]
-    return ValidationReport(outcomes, quarantine, len(table), {str(k): int(v) for k, v in counts.items()}, raw)
+def validate(manifest: Manifest, config: ValidationConfig, folds: int = 1) -> ValidationReport:
+    """Judge files, pictures and labels, each on what the last left, then what remains beside each other.
+
+    ``folds`` is into how many folds the training images of each class must be cut.
+    """
+    trial = _Trial(manifest.table)
+    trial.leave_out("files", lambda table: table, file_checks(config))
+    trial.leave_out("pictures", _shaped, picture_checks(config))
+    trial.leave_out("labels", _labelled, label_checks(config))
+    left = trial.left.assign(cluster=clusters(trial.left["phash"], config.near_duplicate_bits))
+    trial.judge("collection", _compared(left), collection_checks(config))
+    classes = _classes(left, sorted({*manifest.classes, *manifest.empty_classes}))
+    trial.judge("classes", classes, class_checks(config, folds, classes))
+
+    rows = manifest.table[["path", "label", "given_split", "width_px", "height_px", "sha256", "phash"]]
+    rows = rows.assign(reason=trial.reasons, detail=trial.details, cluster=left["cluster"])
+    rows = rows.assign(cluster=rows["cluster"].fillna(-1).astype("int64"))
+    counts = {str(label): int(count) for label, count in zip(classes["label"], classes["images"], strict=True)}
+    report = ValidationReport(trial.outcomes, rows, counts, manifest.ignored, {}, trial.raw)
+    folder = manifest.folder()
+    pictures = {path: thumbnail(folder / path) for path in report.shown_paths()}
+    report.thumbnails.update({path: picture for path, picture in pictures.items() if picture})
+    return report
 
 
-def image_checks(config: ValidationConfig) -> list[Check]:
-    """What each single image must be."""
-    sides = {"min_value": config.min_side_px}
-    return [
-        Check("decodes whole", "quarantine", "on_bad_images",
-              gxe.ExpectColumnValuesToBeInSet(column="error", value_set=[""])),
-        Check("has a known format", "quarantine", "on_bad_images",
-              gxe.ExpectColumnValuesToBeInSet(column="format", value_set=FORMATS)),
-        Check(f"is at least {config.min_side_px} px wide", "quarantine", "min_side_px",
-              gxe.ExpectColumnValuesToBeBetween(column="width_px", **sides)),
-        Check(f"is at least {config.min_side_px} px high", "quarantine", "min_side_px",
-              gxe.ExpectColumnValuesToBeBetween(column="height_px", **sides)),
-        Check(f"has an aspect ratio of at most {config.max_aspect_ratio:g}", "quarantine", "max_aspect_ratio",
-              gxe.ExpectColumnValuesToBeBetween(column="aspect_ratio", max_value=config.max_aspect_ratio)),
-        Check(f"has a mean brightness of {config.min_brightness:g} to {config.max_brightness:g}", "warning",
-              "min_brightness or max_brightness", gxe.ExpectColumnValuesToBeBetween(
-                  column="brightness", min_value=config.min_brightness, max_value=config.max_brightness)),
-        Check("is no exact copy of another", "warning", "max_duplicate_fraction",
-              gxe.ExpectColumnValuesToBeUnique(column="sha256", mostly=1 - config.max_duplicate_fraction)),
-    ]  # fmt: skip
-
-
-def table_checks(config: ValidationConfig) -> list[Check]:
-    """What the images must be together."""
-    return [
-        Check(f"there are at least {config.min_images} images", "critical", "min_images",
-              gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images)),
-        Check("every image has a path", "critical", "", gxe.ExpectColumnValuesToNotBeNull(column="path")),
-        Check("no path is listed twice", "critical", "", gxe.ExpectColumnValuesToBeUnique(column="path")),
-        Check("every image has a label", "critical", "",
-              gxe.ExpectColumnValueLengthsToBeBetween(column="label", min_value=1)),
-        Check("there are at least 2 classes", "critical", "",
-              gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)),
-    ]  # fmt: skip
-
-
-def class_checks(config: ValidationConfig, counts: pd.Series) -> list[Check]:
-    """What each class must be; ``counts`` holds the images of each."""
-    least = math.ceil(counts.max() / config.max_imbalance) if len(counts) else 0
-    return [
-        Check(f"each class has at least {config.min_images_per_class} images", "critical", "min_images_per_class",
-              gxe.ExpectColumnValuesToBeBetween(column="images", min_value=config.min_images_per_class)),
-        Check(f"no class is {config.max_imbalance:g} times larger than another", "warning", "max_imbalance",
-              gxe.ExpectColumnValuesToBeBetween(column="images", min_value=least)),
-    ]  # fmt: skip
-
-
-def require_fit(report: ValidationReport, config: ValidationConfig) -> None:
+def require_fit(report: ValidationReport, config: BadImagesConfig) -> None:
     """Raise ``DataError`` with one sentence for each reason not to train on these images."""
-    reasons = [
-        f"not so that {outcome.asks}: {outcome.found}{_relax(outcome.key)}"
-        for outcome in report.failed("critical")
-    ]
-    count = len(report.quarantine)
-    examples = ", ".join(report.quarantine["path"][:EXAMPLES])
-    if count and config.on_bad_images == "fail":
-        reasons.append(
-            f"{count} of {report.images} images are bad, such as {examples}; remove them, "
-            f"or set data.validation.on_bad_images to quarantine"
-        )
-    elif count > config.max_quarantined_fraction * report.images:
-        reasons.append(
-            f"{count} of {report.images} images are bad, such as {examples} ({report.quarantine['reason'][0]}: "
-            f"failed); remove them, or raise data.validation.max_quarantined_fraction "
-            f"({config.max_quarantined_fraction:g})"
-        )
+    left_out, images = report.quarantine, len(report.table)
+    examples = ", ".join(f"{shown(row.path)}: {row.reason}" for row in left_out.head(EXAMPLES).itertuples())
+    keys = [outcome.full_key for outcome in report.failed("quarantine") if outcome.key]
+    found = f"{len(left_out)} of {images} are ({examples}): replace or remove them, or"
+    reasons = []
+    if config.on_bad_images == "fail" and len(left_out):
+        reasons = [f"No image may be bad, but {found} set data.on_bad_images to quarantine."]
+    elif len(left_out) > config.max_quarantined_fraction * images:
+        most, relax = f"{config.max_quarantined_fraction:.0%}", ", ".join([*keys, "data.max_quarantined_fraction"])
+        reasons = [f"At most {most} of the images may be bad, but {found} relax one of {relax}."]
+    reasons += [outcome.sentence for outcome in report.failed("critical")]
     if reasons:
-        raise DataError("; ".join(reasons) + ".")
+        raise DataError(" ".join(reasons))
 
 
-def _judge(table: pd.DataFrame, checks: list[Check]) -> tuple[list[Outcome], list[dict[str, Any]]]:
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    batch = (
-        context.data_sources.add_pandas("images")
-        .add_dataframe_asset("table")
-        .add_batch_definition_whole_dataframe("all")
+class _Trial:
+    """One suite after the other, each on the images that are left."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.left = table
+        self.reasons = pd.Series("", index=table.index, dtype="str")
+        self.details = pd.Series("", index=table.index, dtype="str")
+        self.outcomes: list[Outcome] = []
+        self.raw: list[dict[str, Any]] = []
+        self._judge = Judge()
+
+    def judge(self, suite: str, table: pd.DataFrame, checks: list[Check]) -> list[Outcome]:
+        """Judge a table."""
+        outcomes, raw = self._judge(suite, table, checks)
+        self.outcomes += outcomes
+        self.raw.append(raw)
+        return outcomes
+
+    def leave_out(self, suite: str, derive: Callable[[pd.DataFrame], pd.DataFrame], checks: list[Check]) -> None:
+        """Judge the images that are left, with derived columns, and leave out those that fail."""
+        table = derive(self.left)
+        for outcome, check in zip(self.judge(suite, table, checks), checks, strict=True):
+            if outcome.severity == "quarantine":
+                failing = table[table["path"].isin(outcome.failing) & (self.reasons[table.index] == "")]
+                self.reasons[failing.index] = outcome.name
+                self.details[failing.index] = np.array(_details(failing, check), dtype=object)
+        self.left = self.left[self.reasons[self.left.index] == ""]
+
+
+def _shaped(table: pd.DataFrame) -> pd.DataFrame:
+    sides = table[["width_px", "height_px"]]
+    short = sides.min(axis=1)
+    return table.assign(short_side_px=short, aspect_ratio=sides.max(axis=1) / short.clip(lower=1))
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    labels = table.groupby("sha256")["label"]
+    return table.assign(
+        labels_of_picture=labels.transform("nunique"),
+        labels_found=table["sha256"].map(labels.agg(lambda found: ", ".join(sorted(set(found))))),
     )
-    for check in checks:
-        check.expectation.severity = "critical" if check.severity == "critical" else "warning"
-    suite = context.suites.add(gx.ExpectationSuite("images", expectations=[check.expectation for check in checks]))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="all", data=batch, suite=suite))
-    index = "path" if "path" in table else "label"
-    result = definition.run(
-        batch_parameters={"dataframe": table},
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [index]},
+
+
+def _compared(table: pd.DataFrame) -> pd.DataFrame:
+    """Each image beside the others: how far it is from the usual, and what else shows the same."""
+    area = table["width_px"] * table["height_px"].astype("float64")
+    factor = area / area.median()
+    grey = table["chroma"] < GREY_CHROMA
+    cluster = table.groupby("cluster")
+    split = table["given_split"].replace("", "train")
+    return table.assign(
+        size_factor=np.maximum(factor, 1 / factor.clip(lower=1e-12)),
+        named_format=table["path"].map(_named_format).where(lambda named: named != "", table["format"]),
+        format=table["format"].replace("MPO", "JPEG"),
+        odd_colour=(grey != (grey.mean() > 0.5)).astype("int64"),
+        pictures_of_cluster=cluster["sha256"].transform("nunique"),
+        labels_of_cluster=cluster["label"].transform("nunique"),
+        splits_of_cluster=split.groupby(table["cluster"]).transform("nunique"),
     )
-    outcomes = [_outcome(check, one, index) for check, one in zip(checks, _in_order(result, checks), strict=True)]
-    return outcomes, [json.loads(json.dumps(one.to_json_dict(), default=str)) for one in result.results]
 
 
-def _in_order(result: Any, checks: list[Check]) -> list[Any]:  # noqa: ANN401
-    """The library returns its results in an order of its own; match them by the expectation's id."""
-    by_id = {one.expectation_config.id: one for one in result.results}
-    return [by_id[check.expectation.id] for check in checks]
+def _classes(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """One row a class, those without an image included."""
+    trains = table[table["given_split"].isin(["", "train"])]
+    grey = (table["chroma"] < GREY_CHROMA).astype("float64").groupby(table["label"]).mean()
+    columns = {
+        "images": table["label"].value_counts(),
+        "distinct_to_train": trains.groupby("label")["cluster"].nunique(),
+        "grey_above_least": grey.sub(grey.min()),
+    }
+    frame = pd.DataFrame(columns, index=pd.Index(labels, name="label")).fillna(0).reset_index()
+    plain = frame["label"].map(lambda label: unicodedata.normalize("NFKC", label).casefold().strip())
+    return frame.assign(plain_name=plain)
 
 
-def _outcome(check: Check, one: Any, index: str) -> Outcome:  # noqa: ANN401
-    if raised := _raised(one.exception_info or {}):
-        raise DataError(f"the check that {check.asks} could not run: {raised}")
-    failing = sorted({str(entry[index]) for entry in one.result.get("unexpected_index_list") or []})
-    observed = one.result.get("observed_value")
-    found = f"found {observed}" if observed is not None else _found(failing)
-    return Outcome(check.asks, check.severity, check.key, bool(one.success), found, failing)
+def _named_format(path: str) -> str:
+    """The format that a file's extension names; empty where it names none."""
+    return EXTENSIONS.get(PurePosixPath(path).suffix.lower(), "")
 
 
-def _raised(info: dict[str, Any]) -> str | None:
-    """What an expectation raised: the library keeps it by metric, or flat where there is one."""
-    for one in (info, *info.values()):
-        if isinstance(one, dict) and one.get("raised_exception"):
-            return " ".join(str(one["exception_message"]).split())
-    return None
-
-
-def _found(failing: list[str]) -> str:
-    if not failing:
-        return "all do"
-    more = ", …" if len(failing) > EXAMPLES else ""
-    return f"{len(failing)} do not: {', '.join(failing[:EXAMPLES])}{more}"
-
-
-def _relax(key: str) -> str:
-    return f" (data.validation.{key} relaxes this)" if key else ""
-
-
-def _with_aspect(table: pd.DataFrame) -> pd.DataFrame:
-    long, short = table[["width_px", "height_px"]].max(axis=1), table[["width_px", "height_px"]].min(axis=1)
-    return table.assign(aspect_ratio=long / short.clip(lower=1))
-
-
-def _detail(table: pd.DataFrame, path: str) -> str:
-    row = table[table["path"] == path].iloc[0]
-    return str(
-        row["error"] or f"{row['width_px']} x {row['height_px']} px, {row['format']}, {row['size_bytes']} bytes"
-    )
+def _details(failing: pd.DataFrame, check: Check) -> list[str]:
+    """What was found in each failing row, in the column that the check looks at."""
+    column = str(check.expectation.column)
+    if column == "labels_of_picture":
+        return [f"found as {labels}" for labels in failing["labels_found"]]
+    return [DETAILS.get(column, "{}").format(value) for value in failing[column]]

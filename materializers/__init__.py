@@ -11,6 +11,7 @@ from materializers.records import (
 from materializers.tables import (
     FoldsMaterializer,
     ManifestMaterializer,
+    QuarantineMaterializer,
     SplitMaterializer,
     ValidationReportMaterializer,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "OnnxCheckMaterializer",
     "OnnxModelMaterializer",
     "PredictionsMaterializer",
+    "QuarantineMaterializer",
     "RegistrationMaterializer",
     "SplitMaterializer",
     "ValidationReportMaterializer",

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 
+from graft.errors import StorageError
 from graft.figures import as_png
 
 
@@ -26,9 +27,15 @@ class FolderMaterializer(BaseMaterializer):
         return f"{self.uri}/{name}"
 
     def write_bytes(self, name: str, content: bytes) -> str:
-        """Write a file whole; returns its address."""
-        with self.artifact_store.open(self.place(name), "wb") as file:
-            file.write(content)
+        """Write a file whole; returns its address. Raises ``StorageError`` where there is no room for it."""
+        try:
+            with self.artifact_store.open(self.place(name), "wb") as file:
+                file.write(content)
+        except OSError as error:
+            raise StorageError(
+                f"{self.place(name)}: cannot be written ({error.strerror or error}); make room, then run the "
+                f"same command again, which goes on from what is finished."
+            ) from error
         return self.place(name)
 
     def read_bytes(self, name: str) -> bytes:

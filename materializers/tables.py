@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from zenml.enums import VisualizationType
 
+from graft.judge import Outcome
 from graft.manifest import Manifest
-from graft.pages import folds_page, manifest_page, split_page, validation_page
+from graft.pages import folds_page, manifest_page, quarantine_page, split_page
 from graft.splits import Folds, Split
-from graft.validation import Outcome, ValidationReport
-from materializers.base import FolderMaterializer, digest
+from graft.validation import Quarantine, ValidationReport
+from graft.validation_page import validation_page
+from materializers.base import FolderMaterializer, canonical, digest
 
 
 class ManifestMaterializer(FolderMaterializer):
@@ -22,12 +24,15 @@ class ManifestMaterializer(FolderMaterializer):
 
     def load(self, data_type: type[Any]) -> Manifest:  # noqa: ARG002
         """Read a manifest."""
-        return Manifest(self.read_table("manifest.parquet"), Path(self.read_json("root.json")))
+        facts = self.read_json("manifest.json")
+        tables = self.read_table("manifest.parquet"), self.read_table("ignored.parquet")
+        return Manifest(tables[0], facts["root"], tables[1], facts["empty_classes"])
 
     def save(self, data: Manifest) -> None:
         """Write a manifest."""
         self.write_table("manifest.parquet", data.table)
-        self.write_json("root.json", str(data.root))
+        self.write_table("ignored.parquet", data.ignored)
+        self.write_json("manifest.json", {"root": data.root, "empty_classes": data.empty_classes})
 
     def save_visualizations(self, data: Manifest) -> dict[str, VisualizationType]:
         """Show counts, sizes and formats."""
@@ -39,51 +44,60 @@ class ManifestMaterializer(FolderMaterializer):
 
     def compute_content_hash(self, data: Manifest) -> str:
         """Hash the table, all that is known of the images included; where they lie does not count."""
+        tables = (data.table, data.ignored)
+        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical(data.empty_classes))
+
+
+class TableMaterializer(FolderMaterializer):
+    """Stores a type that is one table and nothing else."""
+
+    SKIP_REGISTRATION = True
+
+    def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401
+        """Read the table."""
+        return data_type(self.read_table("table.parquet"))
+
+    def save(self, data: Any) -> None:  # noqa: ANN401
+        """Write the table."""
+        self.write_table("table.parquet", data.table)
+
+    def compute_content_hash(self, data: Any) -> str:  # noqa: ANN401
+        """Hash the table."""
         return digest(data.table.to_csv(index=False).encode())
 
 
-class SplitMaterializer(FolderMaterializer):
+class SplitMaterializer(TableMaterializer):
     """Stores a split."""
 
     ASSOCIATED_TYPES = (Split,)
-
-    def load(self, data_type: type[Any]) -> Split:  # noqa: ARG002
-        """Read a split."""
-        return Split(self.read_table("split.parquet"))
-
-    def save(self, data: Split) -> None:
-        """Write a split."""
-        self.write_table("split.parquet", data.table)
 
     def save_visualizations(self, data: Split) -> dict[str, VisualizationType]:
         """Show how classes fall into parts."""
         return self.show(pages={"split": split_page(data)})
 
-    def compute_content_hash(self, data: Split) -> str:
-        """Hash the table."""
-        return digest(data.table.to_csv(index=False).encode())
 
-
-class FoldsMaterializer(FolderMaterializer):
+class FoldsMaterializer(TableMaterializer):
     """Stores folds."""
 
     ASSOCIATED_TYPES = (Folds,)
-
-    def load(self, data_type: type[Any]) -> Folds:  # noqa: ARG002
-        """Read folds."""
-        return Folds(self.read_table("folds.parquet"))
-
-    def save(self, data: Folds) -> None:
-        """Write folds."""
-        self.write_table("folds.parquet", data.table)
 
     def save_visualizations(self, data: Folds) -> dict[str, VisualizationType]:
         """Show how classes fall into folds."""
         return self.show(pages={"folds": folds_page(data)})
 
-    def compute_content_hash(self, data: Folds) -> str:
-        """Hash the table."""
-        return digest(data.table.to_csv(index=False).encode())
+
+class QuarantineMaterializer(TableMaterializer):
+    """Stores a quarantine."""
+
+    ASSOCIATED_TYPES = (Quarantine,)
+
+    def save_visualizations(self, data: Quarantine) -> dict[str, VisualizationType]:
+        """Show the first of its rows."""
+        return self.show(pages={"quarantine": quarantine_page(data)})
+
+    def extract_metadata(self, data: Quarantine) -> dict[str, Any]:
+        """Count the images by reason."""
+        return {"images": len(data.table), "reasons": data.table["reason"].value_counts().to_dict()}
 
 
 class ValidationReportMaterializer(FolderMaterializer):
@@ -94,24 +108,30 @@ class ValidationReportMaterializer(FolderMaterializer):
     def load(self, data_type: type[Any]) -> ValidationReport:  # noqa: ARG002
         """Read a report."""
         facts = self.read_json("report.json")
-        outcomes = [Outcome(**outcome) for outcome in facts["outcomes"]]
-        quarantine, raw = self.read_table("quarantine.parquet"), self.read_json("great_expectations.json")
-        return ValidationReport(outcomes, quarantine, facts["images"], facts["images_per_class"], raw)
+        pictures = self.read_table("thumbnails.parquet")
+        return ValidationReport(
+            outcomes=[Outcome(**outcome) for outcome in facts["outcomes"]],
+            table=self.read_table("images.parquet"),
+            images_per_class=facts["images_per_class"],
+            ignored=self.read_table("ignored.parquet"),
+            thumbnails=dict(zip(pictures["path"], pictures["jpeg"], strict=True)),
+            raw=self.read_json("great_expectations.json"),
+        )
 
     def save(self, data: ValidationReport) -> None:
         """Write a report."""
-        self.write_json("report.json", self._facts(data))
-        self.write_table("quarantine.parquet", data.quarantine)
+        outcomes = [asdict(outcome) for outcome in data.outcomes]
+        self.write_json("report.json", {"outcomes": outcomes, "images_per_class": data.images_per_class})
         self.write_json("great_expectations.json", data.raw)
+        pictures = {"path": list(data.thumbnails), "jpeg": list(data.thumbnails.values())}
+        self.write_table("thumbnails.parquet", pd.DataFrame(pictures))
+        self.write_table("images.parquet", data.table)
+        self.write_table("ignored.parquet", data.ignored)
 
     def save_visualizations(self, data: ValidationReport) -> dict[str, VisualizationType]:
-        """Show the verdict and every check."""
+        """Show the verdict, the images and every check."""
         return self.show(pages={"validation": validation_page(data)})
 
     def compute_content_hash(self, data: ValidationReport) -> str:
-        """Hash what goes on from here: which images are left out."""
-        return digest("\n".join(sorted(data.quarantined)).encode())
-
-    def _facts(self, data: ValidationReport) -> dict[str, Any]:
-        outcomes = [asdict(outcome) for outcome in data.outcomes]
-        return {"outcomes": outcomes, "images": data.images, "images_per_class": data.images_per_class}
+        """Hash what goes on from here: which images are fit, and which of them are near duplicates."""
+        return digest(canonical(data.clusters))

@@ -15,8 +15,8 @@ from steps.validate_data import validate_data
 @strict_pipeline(PromotionParameters)
 def promotion_pipeline(data: DataConfig, registry: RegistryConfig, gate: GateConfig) -> None:
     """Compare both on images unseen by both, hold them against the gate, promote."""
-    manifest = ingest_images(data.root)
-    report = validate_data(manifest, data.validation)
+    manifest = ingest_images(data.root, data.limits)
+    report, _ = validate_data(manifest, data.validation, data.bad_images)
     comparison = compare_models(manifest, report, data.split, registry)
     verdict = gate_challenger(comparison, gate, registry)
     promote_challenger(verdict, registry)

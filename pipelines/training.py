@@ -40,8 +40,8 @@ def training_pipeline(
 ) -> None:
     """Validate, split, warm up, fine-tune, cross-validate, evaluate, export, register."""
     # Data
-    manifest = ingest_images(data.root)
-    report = validate_data(manifest, data.validation)
+    manifest = ingest_images(data.root, data.limits)
+    report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
     split, folds = split_data(manifest, report, data.split, cross_validation.folds, seed)
 
     # The model

@@ -17,5 +17,5 @@ def compare_models(
     manifest: Manifest, report: ValidationReport, split: SplitConfig, registry: RegistryConfig
 ) -> Annotated[Comparison, "comparison"]:
     """Compare both on the held-out images."""
-    holdout = split_images(manifest, report.quarantined, split).rows("holdout")
-    return hold_contest(registry.name, manifest.root, holdout)
+    holdout = split_images(manifest, report.clusters, split).rows("holdout")
+    return hold_contest(registry.name, manifest.folder(), holdout)

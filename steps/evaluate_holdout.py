@@ -15,4 +15,4 @@ def evaluate_holdout(
     manifest: Manifest, split: Split, checkpoint: Checkpoint, temperature: float
 ) -> Annotated[Predictions, "holdout_predictions"]:
     """Judge on the holdout, once, with calibrated probabilities."""
-    return judge_holdout(manifest.root, split, checkpoint, temperature)
+    return judge_holdout(manifest.folder(), split, checkpoint, temperature)

@@ -16,4 +16,4 @@ def fine_tune(
     manifest: Manifest, split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, seed: int
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Fine-tune what warm-up made."""
-    return fine_tune_recipe(manifest.root, split, warm, (loop, config), seed, log_epoch)
+    return fine_tune_recipe(manifest.folder(), split, warm, (loop, config), seed, log_epoch)

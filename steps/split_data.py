@@ -2,11 +2,15 @@
 
 from typing import Annotated
 
+from zenml.logger import get_logger
+
 from graft.config import SplitConfig
 from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
 from graft.splits import Folds, Split, cut_folds, split_images
 from graft.validation import ValidationReport
+
+logger = get_logger(__name__)
 
 
 @cached_step()
@@ -14,5 +18,7 @@ def split_data(
     manifest: Manifest, report: ValidationReport, split: SplitConfig, folds: int, seed: int
 ) -> tuple[Annotated[Split, "split"], Annotated[Folds, "folds"]]:
     """Set the holdout aside by content, and cut what is left into folds."""
-    parts = split_images(manifest, report.quarantined, split)
+    parts = split_images(manifest, report.clusters, split)
+    if parts.unjudged:
+        logger.warning("No image of %s is held out, so nothing judges it there.", ", ".join(parts.unjudged))
     return parts, cut_folds(parts, folds, seed)

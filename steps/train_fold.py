@@ -18,7 +18,7 @@ def train_fold(
     manifest: Manifest, folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
 ) -> Annotated[FoldResult, "fold_result"]:
     """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
-    result = train_and_test(folds, fold, manifest.root, (model.config, training), seed, log_epoch)
+    result = train_and_test(folds, fold, manifest.folder(), (model.config, training), seed, log_epoch)
     mlflow.log_metrics(result.named())
     mlflow.set_tag(STATUS, COMPLETE)
     return result

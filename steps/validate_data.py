@@ -4,21 +4,21 @@ from typing import Annotated
 
 from zenml.logger import get_logger
 
-from graft.config import ValidationConfig
+from graft.config import BadImagesConfig, ValidationConfig
 from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
-from graft.validation import ValidationReport, require_fit, validate
+from graft.validation import Quarantine, ValidationReport, require_fit, validate
 
 logger = get_logger(__name__)
 
 
 @cached_step()
 def validate_data(
-    manifest: Manifest, validation: ValidationConfig
-) -> Annotated[ValidationReport, "validation_report"]:
-    """Judge the images; stop with a sentence where they are not fit to train on."""
-    report = validate(manifest, validation)
-    require_fit(report, validation)
+    manifest: Manifest, validation: ValidationConfig, bad_images: BadImagesConfig, folds: int = 1
+) -> tuple[Annotated[ValidationReport, "validation_report"], Annotated[Quarantine, "quarantine"]]:
+    """Judge the images; stop with a sentence for each reason not to train on them."""
+    report = validate(manifest, validation, folds)
     for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
-        logger.warning("Not every image %s: %s", outcome.asks, outcome.found)
-    return report
+        logger.warning(outcome.sentence)
+    require_fit(report, bad_images)
+    return report, Quarantine(report.quarantine)

@@ -21,5 +21,6 @@ def validate_onnx(
 ) -> Annotated[OnnxCheck, "onnx_check"]:
     """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
     drawn = split.rows("holdout").sort_values("sha256")["path"]  # of all classes, not the first of the alphabet
-    paths = [manifest.root / path for path in drawn[: export.parity_images]]
+    folder = manifest.folder()
+    paths = [folder / path for path in drawn[: export.parity_images]]
     return validate(exported, checkpoint, temperature, paths, export)

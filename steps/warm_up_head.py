@@ -17,4 +17,4 @@ def warm_up_head(
     manifest: Manifest, split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
 ) -> Annotated[Checkpoint, "warm_checkpoint"]:
     """Warm the head up."""
-    return warm_up_recipe(manifest.root, split, model, (loop, warm_up), seed, log_epoch)
+    return warm_up_recipe(manifest.folder(), split, model, (loop, warm_up), seed, log_epoch)

@@ -56,6 +56,12 @@ def shapes(tmp_path: Path) -> Path:
     return tmp_path / "shapes"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What an earlier scan found must not reach a test, nor a test's scan the user."""
+    os.environ["GRAFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended: its exit code, all that it printed, and the steps of a pipeline that it ran."""
@@ -105,6 +111,7 @@ class Workshop:
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "ZENML_CONFIG_PATH": str(self.root / "home"),
+            "GRAFT_CACHE": str(self.root / "cache"),
             "PYTHONPATH": str(self.root),
             "ZENML_LOGGING_COLORS_DISABLED": "true",
             "NO_COLOR": "1",

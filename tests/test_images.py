@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
 
@@ -71,13 +72,45 @@ def test_the_first_frame_counts(tmp_path: Path) -> None:
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="floating-point"):
-        decode(saved(tmp_path, Image.new("F", (4, 4)), "x.tif"))
+        decode(saved(tmp_path, Image.new("F", (4, 4)), "x.tif").read_bytes())
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("1", (20_000, 20_000)), "x.png")
     with pytest.raises(DataError, match="exceeds limit"):
-        decode(path)
+        decode(path.read_bytes())
+    with pytest.raises(DataError, match="has 12 x 8 pixels, more than the limit of 95"):
+        decode(saved(tmp_path, Image.fromarray(GRADIENT.T), "y.png").read_bytes(), max_pixels=95)
+
+
+def test_a_file_that_has_changed_since_the_scan_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(GRADIENT), "x.png")
+    known = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_rgb(path, known).shape == (12, 8, 3)
+    saved(tmp_path, Image.fromarray(255 - GRADIENT), "x.png")
+    with pytest.raises(
+        DataError, match=r"x\.png: has changed since it was scanned; run the same command again\.$"
+    ):
+        read_rgb(path, known)
+    path.unlink()
+    with pytest.raises(DataError, match=r"x\.png: cannot be read \(No such file or directory\)"):
+        read_rgb(path, known)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sides_are_those_of_the_upright_picture(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(tmp_path, Image.new("RGB", (400, 402)), "x.jpg", exif=exif).read_bytes()
+    for decoded in (decode(content), decode(content, at_least=64)):
+        assert (decoded.width_px, decoded.height_px) == ((402, 400) if orientation > 4 else (400, 402))
+    assert decoded.rgb.size == ((101, 100) if orientation > 4 else (100, 101))
+
+
+def test_what_else_pillow_could_open_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(GRADIENT).save(tmp_path / "x.jpg", "PPM")
+    with pytest.raises(DataError, match="cannot identify image file"):
+        decode((tmp_path / "x.jpg").read_bytes())
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
@@ -88,19 +121,16 @@ def test_the_file_is_named(tmp_path: Path) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]))
     buffer = BytesIO()
     Image.fromarray(np.stack([GRADIENT] * 3, axis=-1)).save(buffer, kind)
     content = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(0, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.getbasetemp() / "damaged"
-    path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
+    damaged = bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        image = decode(path).rgb
+        image = decode(damaged).rgb
     except DataError:
         return
     assert image.mode == "RGB"

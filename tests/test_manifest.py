@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from graft import manifest as manifest_module
+from graft import scan_index
+from graft.config import LimitsConfig
 from graft.errors import DataError
+from graft.inspection import Facts
 from graft.manifest import COLUMNS, scan
+from graft.workers import Task, inspect_all
 
 
 def test_a_folder_per_class(shapes: Path) -> None:
@@ -21,24 +29,82 @@ def test_a_folder_per_class(shapes: Path) -> None:
     assert (manifest.table["error"] == "").all()
 
 
-def test_train_and_val(shapes: Path) -> None:
-    shutil.copytree(shapes, shapes / "train")
-    shutil.copytree(shapes / "train", shapes / "val")
-    for label in ("blue", "red"):
-        shutil.rmtree(shapes / label)
-    assert scan(shapes).table["given_split"].value_counts().to_dict() == {"train": 24, "val": 24}
-    assert scan(shapes).classes == ["blue", "red"]
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("Training", "validation"), ("train", "valid", "test"), ("train",)]
+)
+def test_given_splits(shapes: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        shutil.copytree(shapes, tmp_path / "given" / name)
+    manifest = scan(tmp_path / "given")
+    known = {"Training": "train", "valid": "val", "validation": "val"}
+    expected = dict.fromkeys([known.get(name, name) for name in names], 24)
+    assert manifest.table["given_split"].value_counts().to_dict() == expected
+    assert manifest.classes == ["blue", "red"]
+
+
+def test_a_class_may_be_called_test(shapes: Path) -> None:
+    (shapes / "red").rename(shapes / "test")
+    assert scan(shapes).classes == ["blue", "test"]
+    assert set(scan(shapes).table["given_split"]) == {""}
+
+
+def test_what_lies_outside_of_classes_and_splits_is_counted(shapes: Path, tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        shutil.copytree(shapes, tmp_path / "given" / name)
+    shutil.copytree(shapes / "red", tmp_path / "given" / "old")
+    shutil.copy(shapes / "red" / "1.png", tmp_path / "given" / "train" / "1.png")
+    shutil.copy(shapes / "red" / "1.png", tmp_path / "given" / "cover.png")
+    ignored = scan(tmp_path / "given").ignored.set_index("reason")
+    assert ignored["count"].to_dict() == {"files outside train, val": 13, "images in no class folder": 1}
+    assert ignored.loc["images in no class folder", "examples"] == "train/1.png"
+
+
+def test_folders_inside_a_class_belong_to_it(shapes: Path) -> None:
+    (shapes / "red" / "more" / "deep").mkdir(parents=True)
+    (shapes / "red" / "1.png").rename(shapes / "red" / "more" / "deep" / "1.PNG")
+    table = scan(shapes).table.set_index("path")
+    assert table.loc["red/more/deep/1.PNG", "label"] == "red"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table(shapes: Path, suffix: str) -> None:
-    table = pd.DataFrame({"path": ["blue/1.png", "red/2.png"], "label": ["no", "yes"], "split": ["train", "val"]})
+    table = pd.DataFrame(
+        {
+            "path": ["blue/1.png", "./red//2.png"],
+            "label": ["no", "yes"],
+            "split": ["train", "Val"],
+            "group": ["x", None],
+        }
+    )
     place = shapes / f"images.{suffix}"
     table.to_csv(place, index=False) if suffix == "csv" else table.to_parquet(place)
     manifest = scan(place)
     assert manifest.table["label"].tolist() == ["no", "yes"]
+    assert manifest.table["path"].tolist() == ["blue/1.png", "red/2.png"]
     assert manifest.table["given_split"].tolist() == ["train", "val"]
-    assert manifest.root == shapes
+    assert manifest.table["given_group"].tolist() == ["x", ""]
+    assert manifest.folder() == shapes
+
+
+def test_a_table_may_name_files_anywhere_on_this_machine(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "images.csv").write_text(f"path,label\n{shapes}/blue/1.png,a\n../shapes/red/2.png,b\n")
+    manifest = scan(tmp_path / "lists" / "images.csv")
+    assert manifest.table["path"].tolist() == ["../shapes/red/2.png", f"{shapes}/blue/1.png"]
+    assert (manifest.table["error"] == "").all()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no more", b"\xff\xfe\x00bad", b'path,label\n"a'])
+def test_a_table_that_is_none_is_refused(shapes: Path, content: bytes) -> None:
+    for name in ("images.csv", "images.parquet"):
+        (shapes / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}: (cannot be read as a table|lacks the column)"):
+            scan(shapes / name)
+
+
+def test_what_is_neither_folder_nor_table_is_refused(shapes: Path) -> None:
+    with pytest.raises(DataError, match=r"1\.png: is neither a folder nor a CSV or Parquet file"):
+        scan(shapes / "red" / "1.png")
 
 
 def test_a_table_without_labels_is_refused(shapes: Path) -> None:
@@ -67,11 +133,21 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         scan(tmp_path)
 
 
-def test_hidden_files_and_others_are_left_out(shapes: Path) -> None:
-    for name in (".hidden.png", "notes.txt", "Thumbs.db", ".git/x.png"):
-        (shapes / "red" / name).parent.mkdir(exist_ok=True)
-        (shapes / "red" / name).write_bytes(b"x")
-    assert len(scan(shapes).table) == 24
+def test_links_are_followed_inside_the_folder_only(shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes / "red", tmp_path / "elsewhere")
+    (shapes / "green").symlink_to("red")
+    (shapes / "white").symlink_to(tmp_path / "elsewhere")
+    manifest = scan(shapes)
+    assert manifest.classes == ["blue", "green", "red"]
+    assert manifest.ignored.to_dict("records") == [
+        {"reason": "links out of the folder", "count": 1, "examples": "white"}
+    ]
+    assert scan(shapes / "green" / "..").classes == manifest.classes
+
+
+def test_a_root_that_is_itself_a_link_is_followed(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to(shapes)
+    assert len(scan(tmp_path / "photos").table) == 24
 
 
 def test_a_damaged_file_is_listed_with_its_reason(shapes: Path) -> None:
@@ -87,6 +163,97 @@ def test_a_file_of_the_table_that_is_not_there_is_listed_with_its_reason(shapes:
         "",
         "cannot be read (No such file or directory)",
     ]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that scans have opened."""
+    opened: list[str] = []
+
+    def noting(folder: Path, tasks: Sequence[Task], limits: LimitsConfig) -> Iterator[Facts | None]:
+        opened.extend(path for path, _ in tasks)
+        return inspect_all(folder, tasks, limits)
+
+    monkeypatch.setattr(manifest_module, "inspect_all", noting)
+    return opened
+
+
+def settle(folder: Path) -> None:
+    """Let every file be older than the two seconds in which a change could go unseen."""
+    time.sleep(2.1)
+    assert folder.is_dir()
+
+
+def test_a_second_scan_reads_what_is_new_or_changed_and_nothing_else(shapes: Path, read: list[str]) -> None:
+    settle(shapes)
+    first = scan(shapes)
+    assert len(read) == 24
+    read.clear()
+    pd.testing.assert_frame_equal(scan(shapes).table, first.table)
+    assert read == []
+
+    (shapes / "red" / "1.png").touch()
+    shutil.copy(shapes / "red" / "3.png", shapes / "red" / "2.png")
+    shutil.copy(shapes / "red" / "3.png", shapes / "red" / "new.png")
+    (shapes / "red" / "4.png").unlink()
+    third = scan(shapes)
+    assert sorted(read) == ["red/1.png", "red/2.png", "red/new.png"]
+    known = first.table.set_index("path")["sha256"]
+    found = third.table.set_index("path")["sha256"]
+    assert found["red/1.png"] == known["red/1.png"]
+    assert found["red/2.png"] == found["red/new.png"] == known["red/3.png"]
+    assert "red/4.png" not in found.index
+    assert (third.table["width_px"] > 0).all()
+
+
+def test_a_scan_in_several_chunks_is_the_same(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = scan(shapes)
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest_module, "CHUNK", 10)
+    pd.testing.assert_frame_equal(scan(shapes).table, whole.table)
+
+
+def test_other_limits_read_everything_again(shapes: Path, read: list[str]) -> None:
+    settle(shapes)
+    scan(shapes)
+    strict = scan(shapes, LimitsConfig(max_pixels=48 * 45))
+    assert len(read) == 48
+    assert (strict.table["error"] != "").sum() == 12
+
+
+def test_a_file_that_changed_just_now_is_not_trusted(shapes: Path, read: list[str]) -> None:
+    scan(shapes)
+    scan(shapes)
+    assert len(read) == 48
+
+
+def test_a_failure_that_may_pass_is_not_remembered(shapes: Path) -> None:
+    (shapes / "red" / "gone.png").symlink_to("later.jpg")
+    assert scan(shapes).table["error"].str.contains("link to nothing").sum() == 1
+    shutil.copy(shapes / "red" / "1.png", shapes / "red" / "later.jpg")
+    assert (scan(shapes).table["error"] == "").all()
+
+
+@pytest.mark.parametrize("damage", ["torn", "full", "read-only"])
+def test_no_index_costs_time_only(
+    shapes: Path, damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    first = scan(shapes)
+    if damage == "torn":
+        (index,) = (tmp_path / "cache" / "scans").iterdir()
+        index.write_bytes(index.read_bytes()[:500])
+    if damage == "full":
+        monkeypatch.setattr(
+            scan_index, "write_whole", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x")
+        )
+    if damage == "read-only":
+        monkeypatch.setenv("GRAFT_CACHE", "/proc/nowhere")
+    pd.testing.assert_frame_equal(scan(shapes).table, first.table)
+    words = {"torn": "is damaged", "full": "No space left on device", "read-only": "cannot be written"}
+    assert words[damage] in caplog.text
 
 
 def test_the_fingerprint_goes_by_content_not_by_place(shapes: Path, tmp_path: Path) -> None:

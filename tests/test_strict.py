@@ -100,7 +100,7 @@ def test_unfit_images_end_with_exit_code_1_and_no_traceback(workshop: Workshop, 
         path.unlink()
     ended = workshop.run("graft", "run", "configs/demo.yaml", "--set", f"data.root={shapes}", check=False)
     assert ended.code == 1
-    assert "each class has at least 10 images: 1 do not: red" in ended.output
+    assert "Each class must have at least 10 images, but 1 of 2 fails (red)" in ended.output
     assert "Traceback" not in ended.output
     assert "fine_tune" not in ended.ran
 

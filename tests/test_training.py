@@ -33,12 +33,12 @@ def manifest(digits: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def split(manifest: Manifest) -> Split:
-    return split_images(manifest, set(), SplitConfig())
+    return split_images(manifest, {path: n for n, path in enumerate(manifest.table["path"])}, SplitConfig())
 
 
 @pytest.fixture(scope="module")
 def images(manifest: Manifest, split: Split) -> Images:
-    return images_of(manifest.root, split, preprocessing(MODEL))
+    return images_of(manifest.folder(), split, preprocessing(MODEL))
 
 
 def silent(_: Phase, __: int, ___: EpochMetrics) -> None:
@@ -112,8 +112,8 @@ def test_rates_fall_toward_the_input(images: Images) -> None:
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(manifest: Manifest, split: Split) -> None:
     def whole() -> str:
-        warm = warm_up(manifest.root, split, pin(MODEL), (LOOP, WARM), 3, silent)
-        return fine_tune(manifest.root, split, warm, (LOOP, FINE), 3, silent).fingerprint
+        warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, WARM), 3, silent)
+        return fine_tune(manifest.folder(), split, warm, (LOOP, FINE), 3, silent).fingerprint
 
     torch.manual_seed(1)
     first = whole()
@@ -122,9 +122,9 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(manifest: Manifest, sp
 
 
 def test_the_recipe_learns_and_remembers_what_it_was_trained_on(manifest: Manifest, split: Split) -> None:
-    warm = warm_up(manifest.root, split, pin(MODEL), (LOOP, WARM), 0, silent)
-    tuned = fine_tune(manifest.root, split, warm, (LOOP, FINE), 0, silent)
-    said = judge_holdout(manifest.root, split, tuned, 1.0)
+    warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, WARM), 0, silent)
+    tuned = fine_tune(manifest.folder(), split, warm, (LOOP, FINE), 0, silent)
+    said = judge_holdout(manifest.folder(), split, tuned, 1.0)
     assert said.accuracy > 0.7
     assert not set(tuned.training_hashes) & set(split.rows("holdout")["sha256"])
     assert set(tuned.training_hashes) == set(split.rows("train", "validation")["sha256"])

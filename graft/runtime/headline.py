@@ -16,10 +16,10 @@ from graft.cross_validation import CrossValidation
 from graft.manifest import Manifest
 from graft.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
-from graft.pages import validation_page
 from graft.registration import Registration
 from graft.runtime.tracking import COMPLETE, STATUS, flattened, log_figures, log_missing_history
 from graft.validation import ValidationReport
+from graft.validation_page import validation_page
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ def log_headline(evidence: Evidence, parameters: str) -> None:
             "folds": figures.folds(evidence.cross_validation),
             "holdout_confusion": figures.confusion(evidence.holdout),
             "holdout_reliability": figures.reliability(evidence.holdout),
-            "holdout_mistakes": figures.mistakes(evidence.holdout, evidence.manifest.root),
+            "holdout_mistakes": figures.mistakes(evidence.holdout, evidence.manifest.folder()),
         }
     )
     mlflow.log_text(validation_page(evidence.validation), "validation.html")
+    mlflow.log_dict(evidence.validation.raw, "great_expectations.json")
     mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # opens as a table of runs
     mlflow.set_tags(
         {

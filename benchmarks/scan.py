@@ -1,0 +1,119 @@
+"""How fast a folder is scanned, beside a plain loop that only decodes, and how much memory it takes.
+
+python benchmarks/scan.py photos            speed, on any folder of images
+python benchmarks/scan.py --memory          peak memory with 10,000 and with 100,000 small images
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from graft.config import LimitsConfig
+from graft.images import EXTENSIONS
+from graft.workers import cores
+
+ROUNDS = 3
+CHILD = """
+import resource, sys
+from graft.manifest import scan
+from graft.validation import validate
+from graft.config import ValidationConfig
+manifest = scan(sys.argv[1])
+scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+validate(manifest, ValidationConfig(), 5)
+validated = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(scanned, validated)
+"""
+
+
+def timed(work: Callable[[], object]) -> float:
+    """How long it takes, in seconds."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def decode_plainly(paths: list[Path]) -> None:
+    """What a script would do: open, decode, turn into RGB, one after the other."""
+    for path in paths:
+        with Image.open(path) as image:
+            image.convert("RGB")
+
+
+def speed(root: Path) -> None:
+    """Alternate the plain loop and the scan; a round's ratio is of neighbours in time."""
+    from graft.manifest import scan
+
+    paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+    decode_plainly(paths)  # from disk into memory, for both
+    plain, first, second = [], [], []
+    for _ in range(ROUNDS):
+        plain.append(timed(lambda: decode_plainly(paths)))
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["GRAFT_CACHE"] = cache
+            first.append(timed(lambda: scan(root, LimitsConfig())))
+            second.append(timed(lambda: scan(root, LimitsConfig())))
+    ratios = [one / other for one, other in zip(plain, first, strict=True)]
+    again = [one / other for one, other in zip(first, second, strict=True)]
+    count = len(paths)
+    print(f"{platform.machine()}, {cores()} cores, {count} images, median of {ROUNDS} rounds")
+    print(f"plain Pillow loop, one process  {count / statistics.median(plain):8.0f} images/s")
+    print(f"graft scan, {cores()} processes         {count / statistics.median(first):8.0f} images/s")
+    print(f"ratio for each core             {statistics.median(ratios) / cores():8.2f}  "
+          f"({min(ratios) / cores():.2f} to {max(ratios) / cores():.2f})")  # fmt: skip
+    print(f"second scan, nothing changed    {statistics.median(again):8.0f} times as fast as the first")
+
+
+def memory() -> None:
+    """Peak resident memory of the process that scans and validates."""
+    for count in (10_000, 100_000):
+        with tempfile.TemporaryDirectory() as folder:
+            write_small_images(Path(folder), count)
+            seconds = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", CHILD, folder],
+                env=os.environ | {"GRAFT_CACHE": f"{folder}/.cache"}, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            seconds = time.perf_counter() - seconds
+            scanned, validated = (int(kib) / 1024 for kib in done.stdout.split()[-2:])
+            print(f"{count:7,} images: {scanned:.0f} MiB after the scan, {validated:.0f} MiB after validation, "
+                  f"{seconds:.0f} s")  # fmt: skip
+
+
+def write_small_images(folder: Path, count: int) -> None:
+    """Distinct JPEGs of 64 px, ten classes."""
+    generator = np.random.default_rng(0)
+    for label in range(10):
+        (folder / f"class_{label}").mkdir()
+    for number in range(count):
+        coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
+        image.save(folder / f"class_{number % 10}" / f"{number}.jpg")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--memory", action="store_true")
+    options = parser.parse_args()
+    if options.folder:
+        speed(options.folder)
+    if options.memory:
+        memory()
+
+
+if __name__ == "__main__":
+    main()

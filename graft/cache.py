@@ -1,0 +1,30 @@
+"""Where Graft keeps what it could always compute again: in ``$GRAFT_CACHE``, or the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_place(kind: str, *key: str) -> Path:
+    """The place of what is cached under a key; nothing is made."""
+    root = os.environ.get("GRAFT_CACHE") or platformdirs.user_cache_dir("graft")
+    name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return Path(root) / kind / name
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or as it was; raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,126 @@
+"""Which files are images, of which class, in which given split: folders a class, or a table."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from graft.errors import DataError, said
+from graft.images import EXTENSIONS
+from graft.storage import Ignored, Storage, StoredFile, open_storage
+
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+TABLES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file that is to be an image; ``split`` is ``train``, ``val``, ``test`` or empty."""
+
+    file: StoredFile
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a data set, sorted by path, what was passed over, and class folders without an image."""
+
+    storage: Storage
+    images: list[Listed]
+    ignored: Ignored
+    empty_classes: list[str]
+
+
+def list_images(root: str) -> Listing:
+    """List the images of a folder, a table, or an address of either; raises ``DataError`` where none are."""
+    listing = _from_table(root) if PurePosixPath(root).suffix.lower() in TABLES else _from_folders(root)
+    if not listing.images:
+        raise DataError(
+            f"{root}: no images found; expected one folder a class, train/ and val/ of those, "
+            f"or a CSV or Parquet file with the columns path and label."
+        )
+    return listing
+
+
+def _from_folders(root: str) -> Listing:
+    if "://" not in root and not Path(root).is_dir():
+        raise DataError(f"{root}: is neither a folder nor a CSV or Parquet file; give one of these.")
+    storage = open_storage(root)
+    found = storage.find()
+    tops = {file.path.split("/")[0] for file in found.files if "/" in file.path}
+    tops |= {folder.split("/")[0] for folder in found.folders}
+    splits = _given_splits(tops)
+    depth = 1 if splits else 0
+    images = []
+    for file in found.files:
+        parts, suffix = file.path.split("/"), PurePosixPath(file.path).suffix.lower()
+        if splits and parts[0] not in splits:
+            found.ignored.add(f"files outside {', '.join(sorted(splits))}", file.path)
+        elif suffix not in EXTENSIONS:
+            found.ignored.add(f"{suffix or 'other'} files", file.path)
+        elif len(parts) < depth + 2:
+            found.ignored.add("images in no class folder", file.path)
+        else:
+            images.append(Listed(file, parts[depth], splits.get(parts[0], "")))
+    folders = [folder.split("/") for folder in found.folders]
+    classes = {parts[depth] for parts in folders if len(parts) == depth + 1 and (not splits or parts[0] in splits)}
+    return Listing(storage, images, found.ignored, sorted(classes - {image.label for image in images}))
+
+
+def _given_splits(tops: set[str]) -> dict[str, str]:
+    """Which of the outermost folders are splits: one that trains, beside another split or all alone."""
+    splits = {top: SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
+    given = set(splits.values())
+    return splits if "train" in given and (len(given) > 1 or len(tops) == 1) else {}
+
+
+def _from_table(root: str) -> Listing:
+    base, name = posixpath.split(root)
+    storage = open_storage(base or ".")
+    table = _read_table(root, storage, name)
+    paths = [_inside(path, storage.address) for path in table["path"]]
+    splits = [SPLITS.get(split.lower(), split) for split in table["split"]]
+    if unknown := {split for split in splits if split} - set(SPLITS.values()):
+        raise DataError(f"{root}: split holds {sorted(unknown)[0]!r}; allowed are train, val, test and empty.")
+    rows = zip(storage.look_up(paths), table["label"], splits, table["group"], strict=True)
+    images = sorted((Listed(*row) for row in rows), key=lambda image: image.file.path)
+    return Listing(storage, images, Ignored(), [])
+
+
+def _read_table(root: str, storage: Storage, name: str) -> pd.DataFrame:
+    storage.fetch(storage.look_up([name]))
+    try:
+        content = io.BytesIO((storage.folder / name).read_bytes())
+        if name.lower().endswith(".parquet"):
+            table = pd.read_parquet(content)
+        else:
+            table = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{root}: cannot be read as a table ({said(error)}); give a CSV or Parquet file."
+        ) from error
+    if missing := {"path", "label"} - set(table.columns):
+        raise DataError(f"{root}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
+    table = table.reindex(columns=["path", "label", "split", "group"]).astype(object).fillna("").astype(str)
+    _refuse_gaps(root, table)
+    return table
+
+
+def _refuse_gaps(root: str, table: pd.DataFrame) -> None:
+    for column in ("path", "label"):
+        if (empty := table.index[table[column] == ""]).size:
+            raise DataError(f"{root}: row {int(empty[0]) + 1} has no {column}; give it one or remove the row.")
+
+
+def _inside(path: str, address: str) -> str:
+    """A path as seen from the table's folder."""
+    return posixpath.normpath(path.removeprefix(f"{address}/"))

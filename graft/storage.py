@@ -1,0 +1,173 @@
+"""Folders of files, on this machine or at an address: what lies there, and how to get at it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from graft.errors import shown
+
+SYSTEM = frozenset({"Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
+NOT_UTF_8 = "has a name that is not valid UTF-8; rename it"
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file by its path from the root, with forward slashes.
+
+    ``stamp`` changes when the content may have changed; empty where that cannot be known. ``problem`` says why
+    the file cannot be read, where that is known before it is opened.
+    """
+
+    path: str
+    size_bytes: int = 0
+    stamp: str = ""
+    problem: str = ""
+
+
+class Ignored:
+    """What was passed over, counted by reason."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: defaultdict[str, list[str]] = defaultdict(list)
+
+    def add(self, reason: str, path: str) -> None:
+        """Count one file or folder."""
+        self._counts[reason] += 1
+        if len(self._examples[reason]) < EXAMPLES:
+            self._examples[reason].append(shown(path))
+
+    def table(self) -> pd.DataFrame:
+        """The columns ``reason, count, examples``, the most frequent reason first."""
+        rows = [(reason, count, ", ".join(self._examples[reason])) for reason, count in self._counts.most_common()]
+        return pd.DataFrame(rows, columns=["reason", "count", "examples"]).astype(
+            {"reason": "str", "count": "int64", "examples": "str"}
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """All files and folders below a root, sorted by path, and what was passed over."""
+
+    files: list[StoredFile] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    ignored: Ignored = field(default_factory=Ignored)
+
+
+class Storage(Protocol):
+    """A root and the files below it."""
+
+    @property
+    def address(self) -> str:
+        """Where the root is, in full."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine that holds every file that has been fetched."""
+
+    def find(self) -> Found:
+        """List what lies below the root; raises ``DataError`` where that cannot be told."""
+
+    def look_up(self, paths: Sequence[str]) -> list[StoredFile]:
+        """What is known of these paths, in their order."""
+
+    def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
+        """Bring files into ``folder``; returns what went wrong, by path."""
+
+
+def open_storage(root: str) -> Storage:
+    """The storage of a folder's path or address."""
+    if "://" in root:
+        from graft.remote import RemoteStorage
+
+        return RemoteStorage(root.rstrip("/"))
+    return LocalStorage(Path(root).resolve())
+
+
+class LocalStorage:
+    """A folder on this machine. Links are followed inside it, not out of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = str(folder)
+
+    def find(self) -> Found:
+        """Walk the folder."""
+        found = Found()
+        self._walk("", frozenset({self.address}), found)
+        found.files.sort(key=lambda file: file.path)
+        return found
+
+    def look_up(self, paths: Sequence[str]) -> list[StoredFile]:
+        """Look at each path; a table may name files anywhere on this machine."""
+        return [_look_at(path, str(self.folder / path)) for path in paths]
+
+    def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:  # noqa: ARG002
+        """Nothing is to be done: they are here."""
+        return {}
+
+    def _walk(self, inside: str, above: frozenset[str], found: Found) -> None:
+        """``above`` holds the real paths of the folders around this one, so that no link leads in a circle."""
+        try:
+            entries = sorted(os.scandir(self.folder / inside), key=lambda entry: entry.name)
+        except OSError as error:
+            found.ignored.add(f"folders that cannot be read ({error.strerror})", inside or ".")
+            return
+        for entry in entries:
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if reason := passed_over(entry.name):
+                found.ignored.add(reason, path)
+            elif entry.is_symlink():
+                self._follow(entry, path, above, found)
+            elif entry.is_dir():
+                found.folders.append(_written(path))
+                self._walk(path, above | {os.path.realpath(entry.path)}, found)
+            else:
+                found.files.append(_look_at(path, entry.path))
+
+    def _follow(self, link: os.DirEntry[str], path: str, above: frozenset[str], found: Found) -> None:
+        target = os.path.realpath(link.path)
+        if not Path(target).is_relative_to(self.folder):
+            found.ignored.add("links out of the folder", path)
+        elif target in above:
+            found.ignored.add("links in a circle", path)
+        elif Path(target).is_dir():
+            found.folders.append(_written(path))
+            self._walk(path, above | {target}, found)
+        else:
+            found.files.append(_look_at(path, link.path))
+
+
+def passed_over(name: str) -> str:
+    """Why a file or folder of this name is no part of the data; empty where it is."""
+    if name in SYSTEM:
+        return "system files"
+    return "hidden files" if name.startswith(".") else ""
+
+
+def _look_at(path: str, place: str) -> StoredFile:
+    written = _written(path)
+    if written != path:
+        return StoredFile(written, problem=NOT_UTF_8)
+    try:
+        facts = os.stat(place)  # noqa: PTH116 - a Path for each of 100,000 files costs more than the call
+    except OSError as error:
+        what = "is a link to nothing" if os.path.islink(place) else f"cannot be read ({error.strerror})"  # noqa: PTH114
+        return StoredFile(path, problem=what)
+    if not stat.S_ISREG(facts.st_mode):
+        return StoredFile(path, problem="is no regular file")
+    return StoredFile(path, facts.st_size, f"{facts.st_mtime_ns}-{facts.st_ctime_ns}")
+
+
+def _written(path: str) -> str:
+    """A path as text that every encoding can hold; bytes that are not UTF-8 become escapes."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")

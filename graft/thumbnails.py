@@ -1,0 +1,23 @@
+"""Small pictures for reports."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from graft.errors import DataError
+from graft.images import decode
+
+SIDE_PX = 160
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """A JPEG of at most 160 px a side; None where the file cannot be shown."""
+    try:
+        image = decode(path.read_bytes(), at_least=SIDE_PX).rgb
+    except (DataError, OSError):
+        return None
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""What is stored is what was there, and an artifact that cannot be written is one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from graft.config import ValidationConfig
+from graft.errors import StorageError
+from graft.manifest import Manifest, scan
+from graft.validation import Quarantine, ValidationReport, validate
+
+
+@pytest.fixture(scope="module")
+def judged(digits: Path) -> tuple[Manifest, ValidationReport]:
+    manifest = scan(digits)
+    return manifest, validate(manifest, ValidationConfig(min_side_px=8, near_duplicate_bits=4), 2)
+
+
+def store(folder: Path) -> Any:  # noqa: ANN401
+    folder.mkdir()
+    return SimpleNamespace(open=lambda place, mode: Path(place).open(mode), path=str(folder))
+
+
+def test_a_manifest_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:
+    from materializers import ManifestMaterializer
+
+    manifest, _ = judged
+    materializer = ManifestMaterializer(str(tmp_path / "a"), store(tmp_path / "a"))
+    materializer.save(manifest)
+    back = materializer.load(Manifest)
+    pd.testing.assert_frame_equal(back.table, manifest.table)
+    pd.testing.assert_frame_equal(back.ignored, manifest.ignored)
+    assert (back.root, back.empty_classes) == (manifest.root, manifest.empty_classes)
+    assert materializer.compute_content_hash(back) == materializer.compute_content_hash(manifest)
+    moved = Manifest(manifest.table, "/elsewhere", manifest.ignored, manifest.empty_classes)
+    assert materializer.compute_content_hash(moved) == materializer.compute_content_hash(manifest)
+
+
+def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:
+    from materializers import QuarantineMaterializer, ValidationReportMaterializer
+
+    _, report = judged
+    materializer = ValidationReportMaterializer(str(tmp_path / "a"), store(tmp_path / "a"))
+    materializer.save(report)
+    back = materializer.load(ValidationReport)
+    pd.testing.assert_frame_equal(back.table, report.table)
+    assert (back.outcomes, back.images_per_class, back.raw) == (
+        report.outcomes,
+        report.images_per_class,
+        report.raw,
+    )
+    assert back.thumbnails == report.thumbnails
+    assert back.thumbnails
+    assert len(materializer.save_visualizations(back)) == 1
+
+    quarantine = Quarantine(pd.DataFrame({"path": ["a\nb.png"], "reason": ["blank"], "detail": [""]}, dtype="str"))
+    other = QuarantineMaterializer(str(tmp_path / "b"), store(tmp_path / "b"))
+    other.save(quarantine)
+    pd.testing.assert_frame_equal(other.load(Quarantine).table, quarantine.table)
+    assert other.extract_metadata(quarantine) == {"images": 1, "reasons": {"blank": 1}}
+
+
+def test_the_content_of_a_report_is_what_goes_on_from_it(
+    judged: tuple[Manifest, ValidationReport], tmp_path: Path
+) -> None:
+    from materializers import ValidationReportMaterializer
+
+    manifest, report = judged
+    materializer = ValidationReportMaterializer(str(tmp_path / "a"), store(tmp_path / "a"))
+    same, other = (
+        validate(manifest, ValidationConfig(min_side_px=8, near_duplicate_bits=bits, min_sharpness=sharpness), 2)
+        for bits, sharpness in ((4, 1e9), (0, 10.0))
+    )
+    assert materializer.compute_content_hash(same) == materializer.compute_content_hash(report)
+    assert materializer.compute_content_hash(other) != materializer.compute_content_hash(report)
+
+
+def test_a_full_disk_is_one_sentence(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:
+    from materializers import ManifestMaterializer
+
+    place = store(tmp_path / "a")
+    place.open = lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x")
+    materializer = ManifestMaterializer(str(tmp_path / "a"), place)
+    with pytest.raises(
+        StorageError, match=r"manifest\.parquet: cannot be written \(No space left on device\); make room"
+    ):
+        materializer.save(judged[0])

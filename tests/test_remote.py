@@ -1,0 +1,155 @@
+"""Images at an address, behind a real S3 server on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from graft import remote
+from graft.errors import DataError
+from graft.images import read_rgb
+from graft.manifest import scan
+from graft.storage import StoredFile
+
+BUCKET = "photos"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server, "GRAFT_CACHE": str(tmp_path / "cache"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=server)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+
+
+def upload(client: object, folder: Path, prefix: str = "") -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            key = f"{prefix}{path.relative_to(folder).as_posix()}"
+            client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that were fetched."""
+    paths: list[str] = []
+    fetch_one = remote.RemoteStorage._fetch_one
+
+    def noting(self: remote.RemoteStorage, file: StoredFile) -> str:
+        paths.append(file.path)
+        return fetch_one(self, file)
+
+    monkeypatch.setattr(remote.RemoteStorage, "_fetch_one", noting)
+    return paths
+
+
+def test_a_bucket_is_scanned_as_a_folder_is(s3: object, shapes: Path, fetched: list[str]) -> None:
+    (shapes / ".hidden.png").write_bytes(b"x")
+    (shapes / "red" / "bad.jpg").write_text("<html>" * 30)
+    upload(s3, shapes, "set/")
+    there, here = scan(f"s3://{BUCKET}/set/"), scan(shapes)
+    pd.testing.assert_frame_equal(there.table, here.table)
+    pd.testing.assert_frame_equal(there.ignored, here.ignored)
+    assert there.root == f"s3://{BUCKET}/set"
+    assert there.fingerprint == here.fingerprint
+    assert len(fetched) == 25
+    row = there.table.iloc[0]
+    assert read_rgb(there.folder() / row["path"], row["sha256"]).shape == (row["height_px"], row["width_px"], 3)
+
+
+def test_only_what_has_changed_is_fetched_again(s3: object, shapes: Path, fetched: list[str]) -> None:
+    upload(s3, shapes)
+    scan(f"s3://{BUCKET}")
+    fetched.clear()
+    (shapes / "red" / "1.png").write_bytes((shapes / "red" / "2.png").read_bytes())
+    s3.upload_file(str(shapes / "red" / "1.png"), BUCKET, "red/1.png")  # type: ignore[attr-defined]
+    table = scan(f"s3://{BUCKET}").table.set_index("path")
+    assert fetched == ["red/1.png"]
+    assert table["sha256"]["red/1.png"] == table["sha256"]["red/2.png"]
+
+
+def test_another_machine_fetches_what_a_manifest_names(
+    s3: object, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(s3, shapes)
+    manifest = scan(f"s3://{BUCKET}")
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "another"))
+    folder = manifest.folder()
+    assert folder.is_relative_to(tmp_path / "another")
+    for path, sha256 in zip(manifest.table["path"], manifest.table["sha256"], strict=True):
+        read_rgb(folder / path, sha256)
+
+
+def test_a_table_at_an_address_fetches_its_own_images_only(s3: object, shapes: Path, fetched: list[str]) -> None:
+    rows = [
+        "path,label,split",
+        "blue/1.png,a,train",
+        f"s3://{BUCKET}/red/2.png,b,val",
+        "gone.png,b,",
+        "../x.png,b,",
+    ]
+    (shapes / "images.csv").write_text("\n".join(rows))
+    upload(s3, shapes)
+    table = scan(f"s3://{BUCKET}/images.csv").table.set_index("path")
+    assert sorted(fetched) == ["blue/1.png", "images.csv", "red/2.png"]
+    assert table["given_split"].to_dict() == {
+        "../x.png": "",
+        "blue/1.png": "train",
+        "gone.png": "",
+        "red/2.png": "val",
+    }
+    assert table["error"]["gone.png"] == table["error"]["../x.png"] == f"is not at s3://{BUCKET}"
+
+
+def test_names_that_no_folder_can_hold_are_left_out(s3: object, shapes: Path) -> None:
+    upload(s3, shapes)
+    for key in ("red/" + "n" * 300 + ".png", "red//double.png", "red/1.png/inside.png"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=(shapes / "red" / "1.png").read_bytes())  # type: ignore[attr-defined]
+    table = scan(f"s3://{BUCKET}").table
+    errors = table.loc[table["error"] != "", ["path", "error"]].to_numpy().tolist()
+    assert len(table) - len(errors) in (23, 24)
+    assert {path for path, error in errors if error == "has a name that no folder can hold; rename it"} == {
+        "red/" + "n" * 300 + ".png", "red//double.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["red/../../escape.png", "/escape.png", "red/./1.png", "a\0.png", "red/"])
+def test_no_name_leads_out_of_the_mirror(path: str) -> None:
+    assert remote._unfit(path)
+
+
+def test_no_bucket_no_credentials_and_no_file_system_are_sentences(
+    s3: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert s3
+    with pytest.raises(DataError, match=r"s3://nowhere: (cannot be listed|no images found)"):
+        scan("s3://nowhere")
+    with pytest.raises(DataError, match=f"s3://{BUCKET}: no images found"):
+        scan(f"s3://{BUCKET}")
+    with pytest.raises(DataError, match=r"gopher://x: cannot be opened"):
+        scan("gopher://x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(
+        DataError, match=r"s3://other: cannot be listed .*; check the address and your credentials"
+    ):
+        scan("s3://other")
