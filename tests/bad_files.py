@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFilter, TiffImagePlugin
 
 Maker = Callable[[Path], None]
 
@@ -187,3 +187,33 @@ FILES = [
     Kind("README", holding(b"notes"), "other files"),
 ]
 TiffImagePlugin.WRITE_LIBTIFF = False
+
+
+def plant(photographs: Path) -> dict[str, str]:
+    """Put faults among the training images of ants; returns the name of the check that must find each, by path."""
+    ants = sorted((photographs / "train" / "ants").iterdir())
+    bee = sorted((photographs / "train" / "bees").iterdir())[0]
+    held_out = sorted((photographs / "val" / "ants").iterdir())[0]
+    faults: dict[str, tuple[str, Maker]] = {
+        "truncated.jpg": (UNREADABLE, holding(ants[0].read_bytes()[:9000])),
+        "empty.jpg": (UNREADABLE, holding(b"")),
+        "page.jpg": (UNREADABLE, holding(TEXTS["page.jpg"])),
+        "bomb.png": (UNREADABLE, holding(png_that_claims(60_000, 60_000))),
+        "thumbnail.jpg": ("too small", lambda path: Image.open(ants[1]).resize((20, 14)).save(path)),
+        "strip.jpg": ("too long and thin", lambda path: Image.open(ants[2]).resize((1200, 60)).save(path)),
+        "blank.png": ("blank", lambda path: Image.new("RGB", (300, 300), "white").save(path)),
+        "bee.jpg": ("conflicting labels", holding(bee.read_bytes())),
+        "held_out.jpg": ("in two given splits", holding(held_out.read_bytes())),
+        "again.jpg": ("exact duplicates", holding(ants[5].read_bytes())),
+        "smaller.jpg": (
+            "near duplicates",
+            lambda path: Image.open(ants[6]).resize((300, 200)).save(path, quality=60),
+        ),
+        "really_a_png.jpg": ("named as another format", lambda path: Image.open(ants[7]).save(path, "PNG")),
+        "dark.jpg": ("very dark", lambda path: Image.open(ants[8]).point(lambda v: v // 50).save(path)),
+        "soft.jpg": ("blurred", lambda path: Image.open(ants[9]).filter(ImageFilter.GaussianBlur(25)).save(path)),
+    }
+    for name, (_, make) in faults.items():
+        make(photographs / "train" / "ants" / name)
+    expected = {f"train/ants/{name}": check for name, (check, _) in faults.items()}
+    return expected | {f"train/bees/{bee.name}": "conflicting labels"}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from bad_files import plant
 from conftest import Workshop
+
+from graft.config import SplitConfig, ValidationConfig
+from graft.manifest import scan
+from graft.splits import split_images
+from graft.validation import validate
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.real_data]
 ONNX_ALONE = """
@@ -26,8 +33,50 @@ print(right / total)
 """
 
 
-def test_ants_and_bees_end_to_end(workshop: Workshop, real_data: Path) -> None:
-    photographs = real_data / "data" / "ants_bees"
+def test_ants_and_bees_pass_with_what_is_odd_about_them_named(real_data: Path) -> None:
+    report = validate(scan(real_data / "data" / "ants_bees"), ValidationConfig(max_grey_fraction=0.0), 5)
+    assert len(report.table) == 397
+    assert report.quarantine.empty
+    grey = [
+        "train/ants/154124431_65460430f2.jpg",
+        "val/ants/854534770_31f6156383.jpg",
+        "val/bees/290082189_f66cb80bfc.jpg",
+    ]
+    assert {one.name: one.failing for one in report.outcomes if not one.passed} == {
+        "grey among colour, or the reverse": grey
+    }
+
+
+@pytest.fixture(scope="module")
+def planted(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Ants and bees with 14 faults among them, and what must be said of each."""
+    folder = tmp_path_factory.mktemp("planted") / "ants_bees"
+    shutil.copytree(real_data / "data" / "ants_bees", folder, copy_function=shutil.copyfile)
+    return folder, plant(folder)
+
+
+def test_every_planted_fault_is_named_with_its_path(planted: tuple[Path, dict[str, str]]) -> None:
+    folder, faults = planted
+    manifest = scan(folder)
+    report = validate(manifest, ValidationConfig(), 5)
+    found = {(path, outcome.name) for outcome in report.outcomes for path in outcome.failing if not outcome.passed}
+    assert set(faults.items()) <= found
+    # Beside them are named their own originals, as duplicates, and nothing else.
+    originals = {path for path, _ in found} - set(faults)
+    assert len(originals) == 6
+    assert {name for path, name in found if path in originals} <= {
+        "exact duplicates", "near duplicates", "in two given splits"
+    }  # fmt: skip
+    left_out = {"cannot be decoded", "too small", "too long and thin", "blank", "conflicting labels"}
+    assert report.quarantine["path"].tolist() == sorted(path for path, name in faults.items() if name in left_out)
+    split = split_images(manifest, report.clusters, SplitConfig())
+    assert split.rows("excluded")["path"].tolist() == ["train/ants/held_out.jpg"]
+
+
+def test_ants_and_bees_end_to_end_in_spite_of_faults(
+    workshop: Workshop, real_data: Path, planted: tuple[Path, dict[str, str]]
+) -> None:
+    photographs, _ = planted
     weights = real_data / "weights" / "mobilenet_v2_imagenet1k.safetensors"
     workshop.run(
         "graft", "run", "configs/photos.yaml",
@@ -46,7 +95,8 @@ print(json.dumps(run.data.metrics | {"uri": latest.steps["export_onnx"].outputs[
     found = json.loads(output.splitlines()[-1])
     assert found["holdout/accuracy"] >= 0.92
     assert found["cv/accuracy_mean"] >= 0.93
-    assert found["data/images"] == 397
+    assert found["data/images"] == 397 + 14
+    assert found["data/quarantined"] == 9
     assert found["onnx/top1_agreement"] == 1.0
     (workshop.root / "alone.py").write_text(ONNX_ALONE)
     alone = workshop.run("python", "alone.py", f"{found['uri']}/model.onnx", str(photographs / "val"))
