@@ -100,7 +100,6 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
-    from graft.cache import write_whole
     from graft.config import TrainingParameters
     from graft.config_file import parse_parameters, read_yaml, with_overrides
     from graft.judge import write_data_docs
@@ -111,9 +110,10 @@ def _check(options: argparse.Namespace) -> None:
     content = with_overrides(read_yaml(options.config), options.set)
     parameters = parse_parameters(TrainingParameters, content, str(options.config))
     data = parameters.data
-    report = validate(scan(data.root, data.limits), data.validation, parameters.cross_validation.folds)
+    folds = parameters.cross_validation.folds
+    report = validate(scan(data.root, data.limits), data.validation, folds, data.bad_images)
     try:
-        write_whole(options.page, validation_page(report).encode())
+        options.page.write_text(validation_page(report), encoding="utf-8")
         if options.data_docs:
             write_data_docs(report.raw, options.data_docs)
     except OSError as error:
@@ -121,7 +121,7 @@ def _check(options: argparse.Namespace) -> None:
     for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
         print(outcome.sentence)
     print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
-    require_fit(report, data.bad_images)
+    require_fit(report)
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -19,24 +19,37 @@ HASH_BITS = 64
 # Mirroring a picture turns the sign of every odd horizontal frequency of its cosine transform, and with it that
 # bit of the 8 x 8 hash; of bits whose coefficient is near the median, now and then not.
 MIRROR = np.uint64(0x5555555555555555)
+PAIRS = 1 << 20
 BLOCK = 1 << 22  # comparisons at a time: 32 MiB of differences
 
 
 def clusters(hashes: pd.Series, max_bits: int) -> np.ndarray:
     """Number the clusters of near duplicates: int64 ``[len(hashes)]``, equal where images belong together.
 
-    ``hashes`` holds 64-bit perceptual hashes in hexadecimal. Memory and time grow with the number of hashes and
-    of near pairs, not with all pairs, as long as hashes are spread.
+    ``hashes`` holds 64-bit perceptual hashes in hexadecimal. Time grows with the number of hashes and of
+    near pairs, not of all pairs, as long as hashes are spread; memory with the number of hashes.
     """
     if hashes.empty:
         return np.empty(0, dtype=np.int64)
     codes, uniques = pd.factorize(hashes)
     values = np.array([int(one, 16) for one in uniques], dtype=np.uint64)
-    edges = list(near_pairs(values, max_bits))
-    left, right = (np.concatenate(side) for side in zip(*edges, strict=True)) if edges else ((), ())
-    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(len(values), len(values)))
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, dtype=np.int64)[codes]
+    labels = np.arange(len(values))
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    for left, right in near_pairs(values, max_bits):
+        waiting.append((left, right))
+        if sum(len(side) for side, _ in waiting) > PAIRS:  # within dense clusters there are far more than hashes
+            labels, waiting = _joined(labels, waiting), []
+    return np.asarray(_joined(labels, waiting)[codes], dtype=np.int64)
+
+
+def _joined(labels: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Labels after each pair's are made one."""
+    if not pairs:
+        return labels
+    left, right = (labels[np.concatenate(side)] for side in zip(*pairs, strict=True))
+    count = len(labels)
+    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1][labels])
 
 
 def near_pairs(values: np.ndarray, max_bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -60,7 +60,8 @@ def file_checks(config: ValidationConfig) -> list[Check]:
         Check("cannot be decoded", "each image must decode whole", "quarantine", "",
               "replace or remove them",
               gxe.ExpectColumnValuesToBeInSet(column="error", value_set=[""])),
-        Check("too many damaged files", f"at least {config.min_decodable_fraction:.0%} of the images must decode",
+        Check("too many damaged files",
+              f"at least {100 * config.min_decodable_fraction:g} % of the images must decode",
               "critical", "min_decodable_fraction", "look where they come from",
               gxe.ExpectColumnValuesToBeInSet(
                   column="error", value_set=[""], mostly=config.min_decodable_fraction)),
@@ -152,7 +153,7 @@ def class_checks(config: ValidationConfig, folds: int, classes: pd.DataFrame) ->
     least = classes["images"].max() / config.max_imbalance if len(classes) else 0
     return [
         Check("too few of a class", f"each class must have at least {config.min_images_per_class} images",
-              "critical", "min_images_per_class", "add images of them",
+              "critical", "min_images_per_class", "add images of them, or remove their folders",
               gxe.ExpectColumnValuesToBeBetween(column="images", min_value=config.min_images_per_class)),
         Check("too few for the folds",
               f"each class must have at least {folds} distinct pictures to train on, one for each fold",
@@ -164,11 +165,11 @@ def class_checks(config: ValidationConfig, folds: int, classes: pd.DataFrame) ->
         Check("alike names", "no two classes should differ in case, spaces or accents' encoding alone", "warning",
               "", "make them one if they are one", gxe.ExpectColumnValuesToBeUnique(column="plain_name")),
         Check("grey tells the class",
-              f"no class should be grey more often than another by over {config.max_grey_gap:.0%}",
+              f"no class should be grey more often than another by over {100 * config.max_grey_gap:g} %",
               "warning", "max_grey_gap", "a model may learn the colour instead of the thing",
               gxe.ExpectColumnValuesToBeBetween(column="grey_above_least", max_value=config.max_grey_gap)),
     ]  # fmt: skip
 
 
 def _at_most(fraction: float) -> str:
-    return f"at most {fraction:.0%} of the images" if fraction else "no image"
+    return f"at most {100 * fraction:g} % of the images" if fraction else "no image"

@@ -8,7 +8,8 @@ what the file holds    what becomes of it
 several frames         the first
 EXIF orientation       turned upright
 alpha, transparency    laid over white
-16 bits a channel      divided by 257, rounded
+16 bits of grey        divided by 257, rounded
+16 bits of colour      their upper 8 bits, as Pillow reads them
 grey, 1 bit, palette   expanded to RGB
 CMYK, YCbCr, Lab, HSV  converted by Pillow
 colour profile         ignored
@@ -35,12 +36,12 @@ from graft.errors import DataError, said, shown
 # Of damaged metadata and of large images below the limit; neither is an error of the picture.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-Format = Literal["JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+Format = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+NAMES = {"MPO": "JPEG"}  # several JPEGs in one file, as some telephones write
 EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP",
     ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
-PLUGINS = [name for name in get_args(Format) if name != "MPO"]  # which Pillow's plugin for JPEG opens
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 ORIENTATION, UPRIGHT, LYING = 0x0112, 1, (5, 6, 7, 8)  # the EXIF tag; its values that swap width and height
 
@@ -63,18 +64,18 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = 
     still goes through the decoder, only the inverse transform is cheaper.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=PLUGINS) as image:
+        with Image.open(io.BytesIO(content), formats=get_args(Format)) as image:
             mode, kind, (width, height) = image.mode, str(image.format), image.size
             if width * height > max_pixels:
                 raise DataError(f"has {width} x {height} pixels, more than the limit of {max_pixels}")
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-            if orientation in LYING:
+            if orientation in LYING and kind != "TIFF":  # whose plugin gives the upright size
                 width, height = height, width
             upright = image if orientation == UPRIGHT else ImageOps.exif_transpose(image)
-            return Decoded(_to_rgb(upright), width, height, mode, kind)
-    except DataError:
+            return Decoded(_to_rgb(upright), width, height, mode, NAMES.get(kind, kind))
+    except (DataError, MemoryError):  # which is no fault of the file
         raise
     # Pillow's plugins raise nearly anything on damaged bytes; each of them means the same to us.
     except Exception as error:
@@ -88,16 +89,15 @@ def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:
     """
     try:
         content = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise DataError(f"{shown(path)}: has changed since it was scanned; run the same command again.")
-        return np.asarray(decode(content).rgb)
     except OSError as error:
         raise DataError(
             f"{shown(path)}: cannot be read ({error.strerror}); run the same command again."
         ) from error
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"{shown(path)}: has changed since it was scanned; run the same command again.")
+    try:
+        return np.asarray(decode(content).rgb)
     except DataError as error:
-        if str(error).endswith("."):
-            raise
         raise DataError(f"{shown(path)}: {error}; replace or remove the file.") from error
 
 
@@ -105,8 +105,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DataError("holds floating-point pixels, whose range is not known")
     if image.mode.startswith("I"):
-        values = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8), mode="L").convert("RGB")
+        values = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return Image.fromarray(np.rint(values / np.float32(257)).astype(np.uint8), mode="L").convert("RGB")
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         white = Image.new("RGBA", pixels.size, "white")

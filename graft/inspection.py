@@ -27,7 +27,7 @@ NOTHING: Facts = {
     "width_px": 0, "height_px": 0, "mode": "", "format": "", "size_bytes": 0, "sha256": "", "phash": "",
     "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0, "chroma": 0.0, "error": "",
 }  # fmt: skip
-DRAFT_PX = 32
+DRAFT_PX = 64
 ANALYSED_PX = 64
 HASHED_PX = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -76,7 +76,7 @@ def describe(rgb: Image.Image) -> Facts:
 
 def _read(path: Path, max_file_bytes: int) -> bytes:
     """A regular file's whole content; the size is looked at first, so that nothing endless is read."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise DataError("is no regular file")

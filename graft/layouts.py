@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -44,8 +45,10 @@ def list_images(root: str) -> Listing:
     """List the images of a folder, a table, or an address of either; raises ``DataError`` where none are."""
     listing = _from_table(root) if PurePosixPath(root).suffix.lower() in TABLES else _from_folders(root)
     if not listing.images:
+        passed = listing.ignored.table().itertuples(index=False)
+        ignored = "".join(f" ({count} {reason} passed over: {examples})" for reason, count, examples in passed)
         raise DataError(
-            f"{root}: no images found; expected one folder a class, train/ and val/ of those, "
+            f"{root}: no images found{ignored}; expected one folder a class, train/ and val/ of those, "
             f"or a CSV or Parquet file with the columns path and label."
         )
     return listing
@@ -67,7 +70,7 @@ def _from_folders(root: str) -> Listing:
             found.ignored.add(f"files outside {', '.join(sorted(splits))}", file.path)
         elif suffix not in EXTENSIONS:
             found.ignored.add(f"{suffix or 'other'} files", file.path)
-        elif len(parts) < depth + 2:
+        elif len(parts) < depth + 2 or not parts[depth].strip():
             found.ignored.add("images in no class folder", file.path)
         else:
             images.append(Listed(file, parts[depth], splits.get(parts[0], "")))
@@ -97,22 +100,38 @@ def _from_table(root: str) -> Listing:
 
 
 def _read_table(root: str, storage: Storage, name: str) -> pd.DataFrame:
-    storage.fetch(storage.look_up([name]))
+    (file,) = storage.look_up([name])
+    if problem := file.problem or storage.fetch([file]).get(name):
+        raise DataError(f"{root}: {problem}; give the address of a CSV or Parquet file.")
     try:
         content = io.BytesIO((storage.folder / name).read_bytes())
         if name.lower().endswith(".parquet"):
             table = pd.read_parquet(content)
         else:
-            table = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+            with warnings.catch_warnings(
+                action="error", category=pd.errors.ParserWarning
+            ):  # rows longer than the head
+                table = pd.read_csv(
+                    content, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+                )
+    # The readers raise errors of several libraries on damaged bytes.
+    except Exception as error:
         raise DataError(
             f"{root}: cannot be read as a table ({said(error)}); give a CSV or Parquet file."
         ) from error
     if missing := {"path", "label"} - set(table.columns):
         raise DataError(f"{root}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
-    table = table.reindex(columns=["path", "label", "split", "group"]).astype(object).fillna("").astype(str)
+    table = table.reset_index(drop=True).reindex(columns=["path", "label", "split", "group"])
+    table = table.apply(_as_text)
     _refuse_gaps(root, table)
     return table
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """A column as text, nothing as ``""``, and whole numbers without the point that a gap among them brings."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype(object).where(column.notna(), "").astype(str)
 
 
 def _refuse_gaps(root: str, table: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from graft.config import LimitsConfig
 from graft.inspection import NOTHING
 from graft.layouts import Listed, list_images
 from graft.scan_index import ScanIndex
-from graft.storage import Ignored, Storage, open_storage
+from graft.storage import Ignored, Storage, local_folder
 from graft.workers import Task, inspect_all
 
 COLUMNS = {
@@ -69,12 +69,8 @@ class Manifest:
         return hashlib.sha256(facts.to_csv(index=False).encode()).hexdigest()
 
     def folder(self) -> Path:
-        """The folder on this machine that holds every image; what an address holds is fetched where it is not."""
-        storage = open_storage(self.root)
-        readable = self.table.loc[self.table["sha256"] != "", "path"]
-        if missing := [path for path in readable if not (storage.folder / path).exists()]:
-            storage.fetch(storage.look_up(missing))
-        return storage.folder
+        """The folder on this machine that holds every image that could be read."""
+        return local_folder(self.root, self.table.loc[self.table["sha256"] != "", "path"])
 
 
 def scan(root: str | Path, limits: LimitsConfig | None = None) -> Manifest:
@@ -84,7 +80,7 @@ def scan(root: str | Path, limits: LimitsConfig | None = None) -> Manifest:
     """
     limits = limits or LimitsConfig()
     listing = list_images(str(root))
-    index = ScanIndex(listing.storage.address, limits)
+    index = ScanIndex(f"{listing.storage.address}\0{root}", limits)
     listed = _listed(listing.images, listing.storage, limits)
     facts = _facts(listed, index.load(), listing.storage.folder, limits)
     index.save(facts.assign(path=listed["path"], stamp=listed["stamp"]))
@@ -132,11 +128,9 @@ def _facts(listed: pd.DataFrame, earlier: pd.DataFrame, folder: Path, limits: Li
 def _read(folder: Path, tasks: Sequence[Task], limits: LimitsConfig) -> pd.DataFrame:
     """The facts of each task's file; all missing where its content is the known one."""
     frames = [pd.DataFrame(columns=FACTS)]
-    shown = None if tasks else True
-    facts = tqdm(
-        inspect_all(folder, tasks, limits), total=len(tasks), desc="Reading images", unit="image", disable=shown
-    )
-    waiting = iter(facts)
+    hidden = None if tasks else True
+    facts = inspect_all(folder, tasks, limits)
+    waiting = iter(tqdm(facts, total=len(tasks), desc="Reading images", unit="image", disable=hidden))
     while chunk := list(islice(waiting, CHUNK)):
         frames.append(pd.DataFrame([row or {} for row in chunk], columns=FACTS))
     return pd.concat(frames, ignore_index=True)

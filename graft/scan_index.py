@@ -19,7 +19,7 @@ RACY_NS = 2_000_000_000  # some file systems give time stamps no finer than two 
 
 
 class ScanIndex:
-    """The facts of each file by its path, with the size and stamp that the file had.
+    """The facts of each file by its path, with the stamp that the file had.
 
     It is kept by root, limits and the code that inspects: where one of these differs, it begins empty.
     """
@@ -29,7 +29,7 @@ class ScanIndex:
         self._began_ns = time.time_ns()
 
     def load(self) -> pd.DataFrame:
-        """The facts of the latest scan with ``path``, ``size_bytes`` and ``stamp``; empty where there is none."""
+        """The facts of the latest scan with ``path`` and ``stamp``; empty where there is none."""
         try:
             return pd.read_parquet(self._place)
         except FileNotFoundError:
@@ -43,7 +43,7 @@ class ScanIndex:
 
         A file that changed within two seconds of this scan might change again unseen: it keeps no stamp.
         """
-        newest = facts["stamp"].str.split("-").map(lambda stamps: max(map(_nanoseconds, stamps), default=0))
+        newest = facts["stamp"].str.split("-").map(lambda stamps: max(map(_nanoseconds, stamps[:2]), default=0))
         settled = facts.assign(stamp=facts["stamp"].mask(newest > self._began_ns - RACY_NS, ""))
         content = io.BytesIO()
         settled[facts["sha256"] != ""].to_parquet(content, index=False)
@@ -62,4 +62,4 @@ def _nanoseconds(stamp: str) -> int:
 def _code() -> str:
     """Whatever a fact could depend on, beside the file and the limits."""
     sources = [str(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (images, inspection)]
-    return "\n".join([*sources, *(version(library) for library in ("pillow", "imagehash", "numpy"))])
+    return "\n".join([*sources, *(version(library) for library in ("pillow", "imagehash", "numpy", "scipy"))])

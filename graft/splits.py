@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from graft.config import SplitConfig
 from graft.errors import DataError
 from graft.manifest import Manifest
+from graft.storage import local_folder
 
 PARTS = ("train", "validation", "holdout", "excluded")
 
@@ -30,10 +32,15 @@ class Split:
     """One row an image: ``path, label, sha256, group, part``, sorted by path.
 
     ``part`` is ``train``, ``validation`` (chooses the best epoch), ``holdout`` (never trained on), or
-    ``excluded`` (of a group that is held out, though itself it is not).
+    ``excluded`` (of a group that is held out, though itself it is not). ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
+    root: str
+
+    def folder(self) -> Path:
+        """The folder on this machine that holds every image."""
+        return local_folder(self.root, self.table["path"])
 
     @property
     def classes(self) -> list[str]:
@@ -55,9 +62,15 @@ class Folds:
     """One row an image of the parts ``train`` and ``validation``: ``path, label, sha256, part, fold``.
 
     In fold k the rows with ``fold == k`` test; of the others, ``part`` says which train and which validate.
+    ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
+    root: str
+
+    def folder(self) -> Path:
+        """The folder on this machine that holds every image."""
+        return local_folder(self.root, self.table["path"])
 
     def rows(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """Training, validation and test rows of a fold."""
@@ -83,7 +96,7 @@ def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitC
     if "validation" not in set(part):
         drawn = group.map(lambda name: position(name, "validation")) < config.validation_fraction
         part = part.mask((part == "train") & drawn, "validation")
-    split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part))
+    split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part), manifest.root)
     _refuse_empty(split)
     return split
 
@@ -106,7 +119,7 @@ def cut_folds(split: Split, folds: int, seed: int) -> Folds:
     for number, (_, test) in enumerate(cutter.split(table, table["label"], table["group"])):
         fold.iloc[test] = number
     table = table[["path", "label", "sha256", "part"]].assign(fold=fold)
-    cut = Folds(table.sort_values("path", ignore_index=True))
+    cut = Folds(table.sort_values("path", ignore_index=True), split.root)
     for number in range(folds):
         _refuse_thin(cut, number)
     return cut
@@ -154,14 +167,21 @@ def _without_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
 
 
 def _refuse_empty(split: Split) -> None:
+    excluded = len(split.rows("excluded"))
+    hint = (
+        f"; {excluded} images are left out since near duplicates of them are held out: lower "
+        f"data.validation.near_duplicate_bits, or set data.split.on_leak to keep"
+        if excluded
+        else ""
+    )
     for part in ("train", "validation", "holdout"):
         if split.rows(part).empty:
             fraction = "validation" if part == "validation" else "holdout"
             raise DataError(
-                f"the {part} part holds no image; add images, or raise data.split.{fraction}_fraction."
+                f"the {part} part holds no image; add images, or change data.split.{fraction}_fraction{hint}."
             )
     if missing := set(split.classes) - set(split.rows("train")["label"]):
-        raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it.")
+        raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it{hint}.")
 
 
 def _refuse_thin(folds: Folds, number: int) -> None:

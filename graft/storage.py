@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +93,14 @@ def open_storage(root: str) -> Storage:
     return LocalStorage(Path(root).resolve())
 
 
+def local_folder(root: str, paths: Iterable[str]) -> Path:
+    """The folder on this machine that holds these files; what an address holds is fetched where it is not here."""
+    storage = open_storage(root)
+    if missing := [path for path in paths if not (storage.folder / path).exists()]:
+        storage.fetch(storage.look_up(missing))
+    return storage.folder
+
+
 class LocalStorage:
     """A folder on this machine. Links are followed inside it, not out of it."""
 
@@ -103,8 +111,11 @@ class LocalStorage:
     def find(self) -> Found:
         """Walk the folder."""
         found = Found()
-        self._walk("", frozenset({self.address}), found)
+        waiting, followed = [""], {self.address}
+        while waiting:
+            waiting += self._look_into(waiting.pop(), followed, found)
         found.files.sort(key=lambda file: file.path)
+        found.folders.sort()
         return found
 
     def look_up(self, paths: Sequence[str]) -> list[StoredFile]:
@@ -115,36 +126,36 @@ class LocalStorage:
         """Nothing is to be done: they are here."""
         return {}
 
-    def _walk(self, inside: str, above: frozenset[str], found: Found) -> None:
-        """``above`` holds the real paths of the folders around this one, so that no link leads in a circle."""
+    def _look_into(self, inside: str, followed: set[str], found: Found) -> list[str]:
+        """List one folder; returns those in it. ``followed`` holds what links have led to: nothing twice."""
         try:
             entries = sorted(os.scandir(self.folder / inside), key=lambda entry: entry.name)
         except OSError as error:
             found.ignored.add(f"folders that cannot be read ({error.strerror})", inside or ".")
-            return
+            return []
+        folders = []
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
+            target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if reason := passed_over(entry.name):
                 found.ignored.add(reason, path)
-            elif entry.is_symlink():
-                self._follow(entry, path, above, found)
-            elif entry.is_dir():
+            elif target and not Path(target).is_relative_to(self.folder):
+                found.ignored.add("links out of the folder", path)
+            elif target in followed or (target and inside_of(entry.path, target)):
+                found.ignored.add("links to a folder that is read already", path)
+            elif Path(target).is_dir() if target else entry.is_dir():
+                folders.append(path)
                 found.folders.append(_written(path))
-                self._walk(path, above | {os.path.realpath(entry.path)}, found)
+                if target:
+                    followed.add(target)
             else:
                 found.files.append(_look_at(path, entry.path))
+        return folders
 
-    def _follow(self, link: os.DirEntry[str], path: str, above: frozenset[str], found: Found) -> None:
-        target = os.path.realpath(link.path)
-        if not Path(target).is_relative_to(self.folder):
-            found.ignored.add("links out of the folder", path)
-        elif target in above:
-            found.ignored.add("links in a circle", path)
-        elif Path(target).is_dir():
-            found.folders.append(_written(path))
-            self._walk(path, above | {target}, found)
-        else:
-            found.files.append(_look_at(path, link.path))
+
+def inside_of(path: str, folder: str) -> bool:
+    """Whether a path lies, through whatever links, in a folder."""
+    return Path(os.path.realpath(Path(path).parent)).is_relative_to(folder)
 
 
 def passed_over(name: str) -> str:
@@ -160,12 +171,14 @@ def _look_at(path: str, place: str) -> StoredFile:
         return StoredFile(written, problem=NOT_UTF_8)
     try:
         facts = os.stat(place)  # noqa: PTH116 - a Path for each of 100,000 files costs more than the call
+    except ValueError as error:
+        return StoredFile(path, problem=f"has an impossible name ({error})")
     except OSError as error:
         what = "is a link to nothing" if os.path.islink(place) else f"cannot be read ({error.strerror})"  # noqa: PTH114
         return StoredFile(path, problem=what)
     if not stat.S_ISREG(facts.st_mode):
         return StoredFile(path, problem="is no regular file")
-    return StoredFile(path, facts.st_size, f"{facts.st_mtime_ns}-{facts.st_ctime_ns}")
+    return StoredFile(path, facts.st_size, f"{facts.st_mtime_ns}-{facts.st_ctime_ns}-{facts.st_size}")
 
 
 def _written(path: str) -> str:

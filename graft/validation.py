@@ -49,7 +49,7 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All outcomes, and one row an image.
+    """All outcomes, the sentences for which the images are not fit to train on, and one row an image.
 
     Its columns are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail, cluster``.
 
@@ -59,6 +59,7 @@ class ValidationReport:
     """
 
     outcomes: list[Outcome]
+    refusals: list[str]
     table: pd.DataFrame
     images_per_class: dict[str, int]
     ignored: pd.DataFrame
@@ -81,7 +82,8 @@ class ValidationReport:
         """The rows of clusters of more than one image; those of several labels or given splits first."""
         fit = self.table[self.table["reason"] == ""]
         cluster = fit.groupby("cluster")
-        mixed = np.maximum(cluster["label"].transform("nunique"), cluster["given_split"].transform("nunique"))
+        split = fit["given_split"].replace("", "train").groupby(fit["cluster"])
+        mixed = np.maximum(cluster["label"].transform("nunique"), split.transform("nunique"))
         fit = fit.assign(size=cluster["path"].transform("size"), mixed=mixed)
         order = fit.sort_values(["mixed", "size", "cluster", "path"], ascending=[False, False, True, True])
         return order[order["size"] > 1].drop(columns=["size", "mixed"])
@@ -103,7 +105,9 @@ class ValidationReport:
         return [outcome for outcome in self.outcomes if outcome.severity == severity and not outcome.passed]
 
 
-def validate(manifest: Manifest, config: ValidationConfig, folds: int = 1) -> ValidationReport:
+def validate(
+    manifest: Manifest, config: ValidationConfig, folds: int = 1, bad_images: BadImagesConfig | None = None
+) -> ValidationReport:
     """Judge files, pictures and labels, each on what the last left, then what remains beside each other.
 
     ``folds`` is into how many folds the training images of each class must be cut.
@@ -121,28 +125,35 @@ def validate(manifest: Manifest, config: ValidationConfig, folds: int = 1) -> Va
     rows = rows.assign(reason=trial.reasons, detail=trial.details, cluster=left["cluster"])
     rows = rows.assign(cluster=rows["cluster"].fillna(-1).astype("int64"))
     counts = {str(label): int(count) for label, count in zip(classes["label"], classes["images"], strict=True)}
-    report = ValidationReport(trial.outcomes, rows, counts, manifest.ignored, {}, trial.raw)
+    refusals = _refusals(trial.outcomes, rows, bad_images or BadImagesConfig())
+    report = ValidationReport(trial.outcomes, refusals, rows, counts, manifest.ignored, {}, trial.raw)
     folder = manifest.folder()
     pictures = {path: thumbnail(folder / path) for path in report.shown_paths()}
     report.thumbnails.update({path: picture for path, picture in pictures.items() if picture})
     return report
 
 
-def require_fit(report: ValidationReport, config: BadImagesConfig) -> None:
+def require_fit(report: ValidationReport) -> None:
     """Raise ``DataError`` with one sentence for each reason not to train on these images."""
-    left_out, images = report.quarantine, len(report.table)
-    examples = ", ".join(f"{shown(row.path)}: {row.reason}" for row in left_out.head(EXAMPLES).itertuples())
-    keys = [outcome.full_key for outcome in report.failed("quarantine") if outcome.key]
+    if report.refusals:
+        raise DataError(" ".join(report.refusals))
+
+
+def _refusals(outcomes: list[Outcome], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:
+    left_out, images = table[table["reason"] != ""], len(table)
+    rows = left_out.head(EXAMPLES)
+    examples = ", ".join(
+        f"{shown(path)}: {reason}" for path, reason in zip(rows["path"], rows["reason"], strict=True)
+    )
+    keys = [one.full_key for one in outcomes if one.severity == "quarantine" and not one.passed and one.key]
     found = f"{len(left_out)} of {images} are ({examples}): replace or remove them, or"
     reasons = []
     if config.on_bad_images == "fail" and len(left_out):
         reasons = [f"No image may be bad, but {found} set data.on_bad_images to quarantine."]
     elif len(left_out) > config.max_quarantined_fraction * images:
-        most, relax = f"{config.max_quarantined_fraction:.0%}", ", ".join([*keys, "data.max_quarantined_fraction"])
-        reasons = [f"At most {most} of the images may be bad, but {found} relax one of {relax}."]
-    reasons += [outcome.sentence for outcome in report.failed("critical")]
-    if reasons:
-        raise DataError(" ".join(reasons))
+        most, relax = 100 * config.max_quarantined_fraction, ", ".join([*keys, "data.max_quarantined_fraction"])
+        reasons = [f"At most {most:g} % of the images may be bad, but {found} relax one of {relax}."]
+    return reasons + [one.sentence for one in outcomes if one.severity == "critical" and not one.passed]
 
 
 class _Trial:
@@ -198,7 +209,6 @@ def _compared(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         size_factor=np.maximum(factor, 1 / factor.clip(lower=1e-12)),
         named_format=table["path"].map(_named_format).where(lambda named: named != "", table["format"]),
-        format=table["format"].replace("MPO", "JPEG"),
         odd_colour=(grey != (grey.mean() > 0.5)).astype("int64"),
         pictures_of_cluster=cluster["sha256"].transform("nunique"),
         labels_of_cluster=cluster["label"].transform("nunique"),

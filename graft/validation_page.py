@@ -41,7 +41,7 @@ class Sheet:
 
 def validation_page(report: ValidationReport) -> str:
     """Verdict, figures, contact sheets of what is wrong, duplicates side by side, every check."""
-    critical, warnings = report.failed("critical"), report.failed("warning")
+    warnings = report.failed("warning")
     left_out = report.quarantine
     duplicates = report.duplicates()
     several = duplicates["cluster"].nunique()
@@ -56,10 +56,10 @@ def validation_page(report: ValidationReport) -> str:
     return render(
         "validation.html.jinja",
         title="Validation of the images",
-        good=not critical,
-        verdict="Not fit to train on" if critical else "Fit to train on",
+        good=not report.refusals,
+        verdict="Not fit to train on" if report.refusals else "Fit to train on",
         numbers=[(f"{count:,}", what) for count, what in numbers],
-        critical=[outcome.sentence for outcome in critical],
+        critical=report.refusals,
         warnings=[outcome.sentence for outcome in warnings],
         figures=[embedded(as_png(figure, dpi=160), "image/png") for figure in figures],
         left_out=[_left_out_sheet(report, outcome, left_out) for outcome in _reasons(report, left_out)],

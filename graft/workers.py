@@ -73,7 +73,9 @@ class Inspectors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(wait=error is None, cancel_futures=True)
+        for worker in self._workers if error else ():
+            worker.abandon()
+        self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.stop()
 
@@ -89,6 +91,7 @@ class _Worker:
         self._max_seconds = limits.max_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
+        self._abandoned = False
 
     def inspect(self, batch: Sequence[Task]) -> list[Facts | None]:
         """The facts of each file; one that takes too long or kills the process has that as its ``error``.
@@ -104,13 +107,20 @@ class _Worker:
                 self._start()
             try:
                 self._send(asked)
-                answers.extend(json.loads(self._line(self._max_seconds)) for _ in asked)
+                for _ in asked:
+                    answers.append(json.loads(self._line(self._max_seconds)))
             except (TimeoutError, EOFError, BrokenPipeError) as error:
                 reason = self._end(error)
                 if len(asked) == 1:
                     answers.append(NOTHING | {"error": reason})
                 at_a_time = 1
         return answers
+
+    def abandon(self) -> None:
+        """Let the thread that talks to the process find it ended, and start no other; for any thread to call."""
+        self._abandoned = True
+        if (process := self._process) is not None:
+            process.kill()
 
     def stop(self) -> None:
         """End the process, whatever it does."""
@@ -120,6 +130,8 @@ class _Worker:
             self._process = None
 
     def _start(self) -> None:
+        if self._abandoned:
+            raise GraftError("reading the images was stopped.")
         paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -145,8 +157,10 @@ class _Worker:
         assert self._process is not None
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
         while b"\n" not in self._unread:
-            if not select.select([output], [], [], seconds)[0]:
+            if not waiting.poll(seconds * 1000):
                 raise TimeoutError
             more = os.read(output, 1 << 16)
             if not more:

@@ -48,25 +48,26 @@ class ManifestMaterializer(FolderMaterializer):
         return digest(*(table.to_csv(index=False).encode() for table in tables), canonical(data.empty_classes))
 
 
-class TableMaterializer(FolderMaterializer):
-    """Stores a type that is one table and nothing else."""
+class PartitionMaterializer(FolderMaterializer):
+    """Stores a table of what images are for; where they lie does not count in its content hash."""
 
     SKIP_REGISTRATION = True
 
     def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401
-        """Read the table."""
-        return data_type(self.read_table("table.parquet"))
+        """Read the table and the root."""
+        return data_type(self.read_table("table.parquet"), self.read_json("root.json"))
 
     def save(self, data: Any) -> None:  # noqa: ANN401
-        """Write the table."""
+        """Write the table and the root."""
         self.write_table("table.parquet", data.table)
+        self.write_json("root.json", data.root)
 
     def compute_content_hash(self, data: Any) -> str:  # noqa: ANN401
         """Hash the table."""
         return digest(data.table.to_csv(index=False).encode())
 
 
-class SplitMaterializer(TableMaterializer):
+class SplitMaterializer(PartitionMaterializer):
     """Stores a split."""
 
     ASSOCIATED_TYPES = (Split,)
@@ -76,7 +77,7 @@ class SplitMaterializer(TableMaterializer):
         return self.show(pages={"split": split_page(data)})
 
 
-class FoldsMaterializer(TableMaterializer):
+class FoldsMaterializer(PartitionMaterializer):
     """Stores folds."""
 
     ASSOCIATED_TYPES = (Folds,)
@@ -86,10 +87,22 @@ class FoldsMaterializer(TableMaterializer):
         return self.show(pages={"folds": folds_page(data)})
 
 
-class QuarantineMaterializer(TableMaterializer):
+class QuarantineMaterializer(FolderMaterializer):
     """Stores a quarantine."""
 
     ASSOCIATED_TYPES = (Quarantine,)
+
+    def load(self, data_type: type[Any]) -> Quarantine:  # noqa: ARG002
+        """Read a quarantine."""
+        return Quarantine(self.read_table("quarantine.parquet"))
+
+    def save(self, data: Quarantine) -> None:
+        """Write a quarantine."""
+        self.write_table("quarantine.parquet", data.table)
+
+    def compute_content_hash(self, data: Quarantine) -> str:
+        """Hash the table."""
+        return digest(data.table.to_csv(index=False).encode())
 
     def save_visualizations(self, data: Quarantine) -> dict[str, VisualizationType]:
         """Show the first of its rows."""
@@ -111,6 +124,7 @@ class ValidationReportMaterializer(FolderMaterializer):
         pictures = self.read_table("thumbnails.parquet")
         return ValidationReport(
             outcomes=[Outcome(**outcome) for outcome in facts["outcomes"]],
+            refusals=facts["refusals"],
             table=self.read_table("images.parquet"),
             images_per_class=facts["images_per_class"],
             ignored=self.read_table("ignored.parquet"),
@@ -121,7 +135,10 @@ class ValidationReportMaterializer(FolderMaterializer):
     def save(self, data: ValidationReport) -> None:
         """Write a report."""
         outcomes = [asdict(outcome) for outcome in data.outcomes]
-        self.write_json("report.json", {"outcomes": outcomes, "images_per_class": data.images_per_class})
+        self.write_json(
+            "report.json",
+            {"outcomes": outcomes, "refusals": data.refusals, "images_per_class": data.images_per_class},
+        )
         self.write_json("great_expectations.json", data.raw)
         pictures = {"path": list(data.thumbnails), "jpeg": list(data.thumbnails.values())}
         self.write_table("thumbnails.parquet", pd.DataFrame(pictures))

@@ -46,20 +46,20 @@ def training_pipeline(
 
     # The model
     pinned = pin(model)
-    warm = warm_up_head(manifest, split, pinned, training.loop, training.warm_up, seed)
-    tuned = fine_tune(manifest, split, warm, training.loop, training.fine_tune, seed)
+    warm = warm_up_head(split, pinned, training.loop, training.warm_up, seed)
+    tuned = fine_tune(split, warm, training.loop, training.fine_tune, seed)
 
     # The evidence
     results = [
-        train_fold(manifest, folds, fold, pinned, training, seed, id=f"fold_{fold}")
+        train_fold(folds, fold, pinned, training, seed, id=f"fold_{fold}")
         for fold in range(cross_validation.folds)
     ]
     summary, temperature = summarize_folds(results)
-    holdout = evaluate_holdout(manifest, split, tuned, temperature)
+    holdout = evaluate_holdout(split, tuned, temperature)
 
     # The file
     exported = export_onnx(manifest, tuned, temperature, summary, holdout, export.opset)
-    check = validate_onnx(manifest, split, exported, tuned, temperature, export)
+    check = validate_onnx(split, exported, tuned, temperature, export)
     registration = register_model(exported, check, tuned, registry)
     report_run(
         manifest, report, warm, tuned, summary, holdout, exported, check, registration,

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from graft.checkpoint import Checkpoint
-from graft.manifest import Manifest
 from graft.metrics import Predictions
 from graft.recipe import judge_holdout
 from graft.runtime.caching import cached_step
@@ -12,7 +11,7 @@ from graft.splits import Split
 
 @cached_step()
 def evaluate_holdout(
-    manifest: Manifest, split: Split, checkpoint: Checkpoint, temperature: float
+    split: Split, checkpoint: Checkpoint, temperature: float
 ) -> Annotated[Predictions, "holdout_predictions"]:
     """Judge on the holdout, once, with calibrated probabilities."""
-    return judge_holdout(manifest.folder(), split, checkpoint, temperature)
+    return judge_holdout(split.folder(), split, checkpoint, temperature)

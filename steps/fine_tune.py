@@ -4,7 +4,6 @@ from typing import Annotated
 
 from graft.checkpoint import Checkpoint
 from graft.config import FineTuneConfig, LoopConfig
-from graft.manifest import Manifest
 from graft.recipe import fine_tune as fine_tune_recipe
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_epoch
@@ -13,7 +12,7 @@ from graft.splits import Split
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
 def fine_tune(
-    manifest: Manifest, split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, seed: int
+    split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, seed: int
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Fine-tune what warm-up made."""
-    return fine_tune_recipe(manifest.folder(), split, warm, (loop, config), seed, log_epoch)
+    return fine_tune_recipe(split.folder(), split, warm, (loop, config), seed, log_epoch)

@@ -7,7 +7,6 @@ import mlflow
 from graft.backbones import PinnedModel
 from graft.config import TrainingConfig
 from graft.cross_validation import FoldResult, train_and_test
-from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import COMPLETE, STATUS, TRACKED_BELOW, log_epoch
 from graft.splits import Folds
@@ -15,10 +14,10 @@ from graft.splits import Folds
 
 @cached_step(experiment_tracker=True, settings=TRACKED_BELOW)
 def train_fold(
-    manifest: Manifest, folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
+    folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
 ) -> Annotated[FoldResult, "fold_result"]:
     """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
-    result = train_and_test(folds, fold, manifest.folder(), (model.config, training), seed, log_epoch)
+    result = train_and_test(folds, fold, folds.folder(), (model.config, training), seed, log_epoch)
     mlflow.log_metrics(result.named())
     mlflow.set_tag(STATUS, COMPLETE)
     return result

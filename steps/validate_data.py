@@ -17,8 +17,8 @@ def validate_data(
     manifest: Manifest, validation: ValidationConfig, bad_images: BadImagesConfig, folds: int = 1
 ) -> tuple[Annotated[ValidationReport, "validation_report"], Annotated[Quarantine, "quarantine"]]:
     """Judge the images; stop with a sentence for each reason not to train on them."""
-    report = validate(manifest, validation, folds)
+    report = validate(manifest, validation, folds, bad_images)
     for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
         logger.warning(outcome.sentence)
-    require_fit(report, bad_images)
+    require_fit(report)
     return report, Quarantine(report.quarantine)

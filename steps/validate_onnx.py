@@ -4,7 +4,6 @@ from typing import Annotated
 
 from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig
-from graft.manifest import Manifest
 from graft.onnx_model import OnnxCheck, OnnxModel, validate
 from graft.runtime.caching import cached_step
 from graft.splits import Split
@@ -12,7 +11,6 @@ from graft.splits import Split
 
 @cached_step()
 def validate_onnx(
-    manifest: Manifest,
     split: Split,
     exported: OnnxModel,
     checkpoint: Checkpoint,
@@ -21,6 +19,6 @@ def validate_onnx(
 ) -> Annotated[OnnxCheck, "onnx_check"]:
     """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
     drawn = split.rows("holdout").sort_values("sha256")["path"]  # of all classes, not the first of the alphabet
-    folder = manifest.folder()
+    folder = split.folder()
     paths = [folder / path for path in drawn[: export.parity_images]]
     return validate(exported, checkpoint, temperature, paths, export)

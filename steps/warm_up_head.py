@@ -5,7 +5,6 @@ from typing import Annotated
 from graft.backbones import PinnedModel
 from graft.checkpoint import Checkpoint
 from graft.config import LoopConfig, WarmUpConfig
-from graft.manifest import Manifest
 from graft.recipe import warm_up as warm_up_recipe
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_epoch
@@ -14,7 +13,7 @@ from graft.splits import Split
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
 def warm_up_head(
-    manifest: Manifest, split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
+    split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
 ) -> Annotated[Checkpoint, "warm_checkpoint"]:
     """Warm the head up."""
-    return warm_up_recipe(manifest.folder(), split, model, (loop, warm_up), seed, log_epoch)
+    return warm_up_recipe(split.folder(), split, model, (loop, warm_up), seed, log_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_nothing_has_no_cluster() -> None:
 
 def test_a_crowd_of_the_same_hash_is_one_cluster() -> None:
     assert (clusters(pd.Series(["00ff" * 4] * 100_000), 8) == 0).all()
+
+
+def test_a_dense_crowd_of_different_hashes_is_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.duplicates.PAIRS", 1000)  # so that pairs are joined many times over
+    film = [sum(1 << bit for bit in bits) for bits in combinations(range(20), 3)]
+    hashes = pd.Series([f"{value:016x}" for value in [*film, (1 << 64) - 1]])
+    found = clusters(hashes, 6)
+    assert len(set(found[:-1])) == 1
+    assert found[-1] != found[0]
 
 
 @pytest.mark.parametrize(

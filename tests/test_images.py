@@ -97,6 +97,14 @@ def test_a_file_that_has_changed_since_the_scan_is_refused(tmp_path: Path) -> No
         read_rgb(path, known)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_turned_picture_of_any_format_tells_its_upright_sides(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(saved(tmp_path, Image.new("RGB", (30, 20)), f"x.{suffix}", exif=exif).read_bytes())
+    assert decoded.rgb.size == (decoded.width_px, decoded.height_px) == (20, 30)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_sides_are_those_of_the_upright_picture(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()

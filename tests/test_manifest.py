@@ -102,6 +102,49 @@ def test_a_table_that_is_none_is_refused(shapes: Path, content: bytes) -> None:
             scan(shapes / name)
 
 
+def test_a_table_with_rows_longer_than_its_head_is_refused(shapes: Path) -> None:
+    (shapes / "images.csv").write_text("path,label\nblue/1.png,a,\nred/2.png,b,\n")
+    with pytest.raises(DataError, match=r"images\.csv: cannot be read as a table .*header"):
+        scan(shapes / "images.csv")
+
+
+def test_labels_of_numbers_are_as_they_are_written(shapes: Path) -> None:
+    (shapes / "images.csv").write_text("path,label\nblue/1.png,01\nred/2.png,1\nred/3.png,nan\n")
+    assert scan(shapes / "images.csv").classes == ["01", "1", "nan"]
+    table = pd.DataFrame({"path": ["blue/1.png", "red/2.png"], "label": [1.0, 2.0], "group": [7.0, None]})
+    table.index = pd.Index(["x", "y"])
+    table.to_parquet(shapes / "images.parquet")
+    found = scan(shapes / "images.parquet").table
+    assert found["label"].tolist() == ["1", "2"]
+    assert found["given_group"].tolist() == ["7", ""]
+
+
+def test_an_impossible_path_is_an_image_that_cannot_be_read(shapes: Path) -> None:
+    table = pd.DataFrame({"path": ["blue/1.png", "a\0b.png"], "label": ["a", "b"]})
+    table.to_parquet(shapes / "images.parquet")
+    assert scan(shapes / "images.parquet").table["error"].tolist() == [
+        "has an impossible name (embedded null byte)",
+        "",
+    ]
+
+
+def test_where_all_is_passed_over_the_reason_is_told(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for label in ("blue", "red"):
+        (tmp_path / "data" / label).symlink_to(shapes / label)
+    with pytest.raises(DataError, match=r"no images found \(2 links out of the folder passed over: blue, red\)"):
+        scan(tmp_path / "data")
+
+
+def test_folders_that_link_to_each_other_are_read_once(shapes: Path) -> None:
+    for number in range(12):
+        (shapes / "red" / f"folder{number}").mkdir()
+        shutil.copy(shapes / "red" / "1.png", shapes / "red" / f"folder{number}" / "1.png")
+        for other in range(12):
+            (shapes / "red" / f"folder{number}" / f"to{other}").symlink_to(f"../folder{other}")
+    assert len(scan(shapes).table) <= 24 + 2 * 12
+
+
 def test_what_is_neither_folder_nor_table_is_refused(shapes: Path) -> None:
     with pytest.raises(DataError, match=r"1\.png: is neither a folder nor a CSV or Parquet file"):
         scan(shapes / "red" / "1.png")

@@ -13,7 +13,9 @@ import pytest
 from graft.config import ValidationConfig
 from graft.errors import StorageError
 from graft.manifest import Manifest, scan
+from graft.pages import manifest_page
 from graft.validation import Quarantine, ValidationReport, validate
+from graft.validation_page import validation_page
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,12 @@ def test_a_manifest_comes_back(judged: tuple[Manifest, ValidationReport], tmp_pa
     assert materializer.compute_content_hash(back) == materializer.compute_content_hash(manifest)
     moved = Manifest(manifest.table, "/elsewhere", manifest.ignored, manifest.empty_classes)
     assert materializer.compute_content_hash(moved) == materializer.compute_content_hash(manifest)
+
+
+def test_the_pages_hold_their_figures(judged: tuple[Manifest, ValidationReport]) -> None:
+    manifest, report = judged
+    for page, figures in ((manifest_page(manifest), 1), (validation_page(report), 2)):
+        assert page.count('src="data:image/png;base64,iVBOR') == figures
 
 
 def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:

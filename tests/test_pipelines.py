@@ -133,6 +133,18 @@ def test_a_changed_value_reruns_what_depends_on_it(prepared: Workshop, first: Fi
     assert prepared.run(*TRAINING).ran == ALWAYS | {"validate_onnx"}
 
 
+def test_a_file_that_nothing_is_trained_on_trains_nothing_again(prepared: Workshop, first: Finished) -> None:
+    assert first.code == 0
+    strays = [prepared.root / "digits" / ".DS_Store", prepared.root / "digits" / "3" / "page.jpg"]
+    for stray in strays:
+        stray.write_text("<html>" * 30)
+    finished = prepared.run(*TRAINING)
+    assert finished.ran == ALWAYS | {"validate_data", "split_data", "export_onnx", "validate_onnx"}
+    assert "3/page.jpg" in finished.output
+    for stray in strays:
+        stray.unlink()
+
+
 def test_a_changed_helper_reruns_what_depends_on_it(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
     prepared.edit("graft/onnx_model.py", "odd * (half % 2)", "(half % 2) * odd")

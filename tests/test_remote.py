@@ -121,13 +121,54 @@ def test_a_table_at_an_address_fetches_its_own_images_only(s3: object, shapes: P
     assert table["error"]["gone.png"] == table["error"]["../x.png"] == f"is not at s3://{BUCKET}"
 
 
+def test_a_table_that_is_gone_is_not_read_from_the_mirror(s3: object, shapes: Path) -> None:
+    (shapes / "images.csv").write_text("path,label\nblue/1.png,a\n")
+    upload(s3, shapes)
+    scan(f"s3://{BUCKET}/images.csv")
+    s3.delete_object(Bucket=BUCKET, Key="images.csv")  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"images\.csv: is not at s3://photos; give the address"):
+        scan(f"s3://{BUCKET}/images.csv")
+
+
+def test_a_torn_mirror_is_mended(s3: object, shapes: Path, fetched: list[str]) -> None:
+    upload(s3, shapes)
+    folder = scan(f"s3://{BUCKET}").folder()
+    (folder / "red" / "1.png").write_bytes(b"half")
+    fetched.clear()
+    scan(f"s3://{BUCKET}")
+    assert fetched == ["red/1.png"]
+    (folder / remote.RECORD).write_text("{")
+    fetched.clear()
+    scan(f"s3://{BUCKET}")
+    assert len(fetched) == 24
+
+
+def test_an_address_that_tells_of_no_change_is_fetched_each_time() -> None:
+    assert remote._stamp({"name": "x", "size": None, "type": "file"}) == ""
+    assert remote._stamp({"name": "x", "ETag": "1"}) != remote._stamp({"name": "x", "ETag": "2"})
+
+
+def test_a_full_disk_is_one_sentence(s3: object, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(s3, shapes)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(
+        DataError, match=r"cannot be fetched into .*No space left on device.*the same command goes on"
+    ):
+        scan(f"s3://{BUCKET}")
+
+
 def test_names_that_no_folder_can_hold_are_left_out(s3: object, shapes: Path) -> None:
     upload(s3, shapes)
     for key in ("red/" + "n" * 300 + ".png", "red//double.png", "red/1.png/inside.png"):
         s3.put_object(Bucket=BUCKET, Key=key, Body=(shapes / "red" / "1.png").read_bytes())  # type: ignore[attr-defined]
     table = scan(f"s3://{BUCKET}").table
     errors = table.loc[table["error"] != "", ["path", "error"]].to_numpy().tolist()
-    assert len(table) - len(errors) in (23, 24)
+    assert len(table) - len(errors) == 24
+    assert ["red/1.png", "has the name of a folder; rename one of them"] in errors
     assert {path for path, error in errors if error == "has a name that no folder can hold; rename it"} == {
         "red/" + "n" * 300 + ".png", "red//double.png",
     }  # fmt: skip
@@ -146,8 +187,9 @@ def test_no_bucket_no_credentials_and_no_file_system_are_sentences(
         scan("s3://nowhere")
     with pytest.raises(DataError, match=f"s3://{BUCKET}: no images found"):
         scan(f"s3://{BUCKET}")
-    with pytest.raises(DataError, match=r"gopher://x: cannot be opened"):
-        scan("gopher://x")
+    for address in ("gopher://x", "ftp://127.0.0.1:9/x", "github://x"):
+        with pytest.raises(DataError, match=f"{address}: cannot be opened"):
+            scan(address)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         DataError, match=r"s3://other: cannot be listed .*; check the address and your credentials"

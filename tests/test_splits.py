@@ -188,5 +188,5 @@ def test_a_fold_without_validation_images_is_refused() -> None:
 
 
 def test_an_empty_part_is_refused() -> None:
-    with pytest.raises(DataError, match="part holds no image"):
+    with pytest.raises(DataError, match=r"the .* part holds no image; add images, or change data\.split\."):
         split(manifest([("a", "1"), ("b", "2")]))

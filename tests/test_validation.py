@@ -22,8 +22,10 @@ CONFIG = ValidationConfig()
 PATIENT = BadImagesConfig(max_quarantined_fraction=0.5)
 
 
-def judged(root: Path, config: ValidationConfig = CONFIG, folds: int = 2) -> ValidationReport:
-    return validate(scan(root), config, folds)
+def judged(
+    root: Path, config: ValidationConfig = CONFIG, folds: int = 2, bad: BadImagesConfig = PATIENT
+) -> ValidationReport:
+    return validate(scan(root), config, folds, bad)
 
 
 def told(report: ValidationReport) -> dict[str, list[str]]:
@@ -31,19 +33,20 @@ def told(report: ValidationReport) -> dict[str, list[str]]:
     return {outcome.name: outcome.failing for outcome in report.failed("warning")}
 
 
-def refusal(report: ValidationReport, config: BadImagesConfig = PATIENT) -> str:
+def refusal(report: ValidationReport) -> str:
     with pytest.raises(DataError) as error:
-        require_fit(report, config)
+        require_fit(report)
+    assert "Not fit to train on" in validation_page(report)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_good_images_pass_every_check(shapes: Path) -> None:
-    report = judged(shapes)
+    report = judged(shapes, bad=BadImagesConfig(max_quarantined_fraction=0))
     assert [outcome.name for outcome in report.outcomes if not outcome.passed] == []
     assert report.quarantine.empty
     assert report.images_per_class == {"blue": 12, "red": 12}
-    require_fit(report, BadImagesConfig(max_quarantined_fraction=0))
+    require_fit(report)
 
 
 def test_there_are_many_checks_each_with_a_key_that_exists(shapes: Path) -> None:
@@ -68,7 +71,7 @@ def test_bad_images_are_left_out_with_reason_and_detail(shapes: Path) -> None:
         "blue/strip.png": ("too long and thin", "15 to 1"),
     }
     assert report.images_per_class == {"blue": 12, "red": 12}
-    require_fit(report, PATIENT)
+    require_fit(report)
 
 
 def test_one_picture_under_two_labels_is_left_out_or_told(shapes: Path) -> None:
@@ -145,12 +148,12 @@ def test_classes_that_differ_in_case_alone_are_told(shapes: Path) -> None:
         ),
         (
             ValidationConfig(min_images_per_class=13),
-            "Each class must have at least 13 images, but 2 of 2 fail (blue, red): add images of them, or relax "
-            "data.validation.min_images_per_class.",
+            "Each class must have at least 13 images, but 2 of 2 fail (blue, red): add images of them, or remove "
+            "their folders, or relax data.validation.min_images_per_class.",
         ),
         (
             ValidationConfig(min_side_px=47),
-            "At most 50% of the images may be bad, but 14 of 24 are (blue/0.png: too small, blue/1.png: too "
+            "At most 50 % of the images may be bad, but 14 of 24 are (blue/0.png: too small, blue/1.png: too "
             "small, blue/2.png: too small): replace or remove them, or relax one of "
             "data.validation.min_side_px, data.max_quarantined_fraction.",
         ),
@@ -173,7 +176,7 @@ def test_every_reason_is_a_sentence_of_its_own(shapes: Path) -> None:
 
 def test_bad_images_can_be_made_to_fail_the_run(shapes: Path) -> None:
     (shapes / "red" / "page.jpg").write_text("<html>" * 30)
-    said = refusal(judged(shapes), BadImagesConfig(on_bad_images="fail"))
+    said = refusal(judged(shapes, bad=BadImagesConfig(on_bad_images="fail")))
     assert said.startswith("No image may be bad, but 1 of 25 are (red/page.jpg: cannot be decoded)")
 
 
@@ -214,8 +217,8 @@ def test_no_image_left_is_a_sentence(shapes: Path) -> None:
     for path in shapes.rglob("*.png"):
         path.write_bytes(b"broken")
     said = refusal(judged(shapes))
-    assert said.startswith("At most 50% of the images may be bad, but 24 of 24 are")
-    assert "at least 80% of the images must decode" in said.lower()
+    assert said.startswith("At most 50 % of the images may be bad, but 24 of 24 are")
+    assert "at least 80 % of the images must decode" in said.lower()
 
 
 def test_a_check_that_cannot_run_is_an_error(shapes: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_no_process_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(workers, "PROGRAM", "there_is_no_such_module")
     with pytest.raises(GraftError, match="no process that reads images could be started"):
         list(inspect_all(tmp_path, tasks("x.png"), LIMITS))
+
+
+@pytest.mark.usefixtures("strange")
+@pytest.mark.parametrize("_", range(10))
+def test_being_stopped_ends_every_process_at_once(tmp_path: Path, _: int) -> None:
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), workers.Inspectors(tmp_path, LIMITS, 2) as inspectors:
+        next(iter(inspectors.map([tasks("a"), tasks("b", "hang"), tasks("c", "hang"), tasks("d")])))
+        processes = [worker._process for worker in inspectors._workers if worker._process]
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 30
+    assert all(process.poll() is not None for process in processes)
 
 
 @pytest.mark.usefixtures("strange")
