@@ -78,7 +78,7 @@ def test_no_process_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize("_", range(10))
 def test_being_stopped_ends_every_process_at_once(tmp_path: Path, _: int) -> None:
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), workers.Inspectors(tmp_path, LIMITS, 2) as inspectors:
+    with pytest.raises(KeyboardInterrupt), workers.Inspectors(tmp_path, LIMITS, 2) as inspectors:  # noqa: PT012
         next(iter(inspectors.map([tasks("a"), tasks("b", "hang"), tasks("c", "hang"), tasks("d")])))
         processes = [worker._process for worker in inspectors._workers if worker._process]
         raise KeyboardInterrupt
