@@ -12,7 +12,8 @@ import pandas as pd
 
 from graft.errors import DataError, said
 from graft.images import EXTENSIONS
-from graft.storage import Ignored, Storage, StoredFile, open_storage
+from graft.places import is_address, open_storage
+from graft.storage import Ignored, Storage, StoredFile
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -55,7 +56,7 @@ def list_images(root: str) -> Listing:
 
 
 def _from_folders(root: str) -> Listing:
-    if "://" not in root and not Path(root).is_dir():
+    if not is_address(root) and not Path(root).is_dir():
         raise DataError(f"{root}: is neither a folder nor a CSV or Parquet file; give one of these.")
     storage = open_storage(root)
     found = storage.find()

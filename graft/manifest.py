@@ -14,8 +14,9 @@ from tqdm import tqdm
 from graft.config import LimitsConfig
 from graft.inspection import NOTHING
 from graft.layouts import Listed, list_images
+from graft.places import local_folder
 from graft.scan_index import ScanIndex
-from graft.storage import Ignored, Storage, local_folder
+from graft.storage import Ignored, Storage
 from graft.workers import Task, inspect_all
 
 COLUMNS = {

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from graft.config import SplitConfig
 from graft.errors import DataError
 from graft.manifest import Manifest
-from graft.storage import local_folder
+from graft.places import local_folder
 
 PARTS = ("train", "validation", "holdout", "excluded")
 

@@ -1,11 +1,11 @@
-"""Folders of files, on this machine or at an address: what lies there, and how to get at it."""
+"""What a folder of files holds, wherever it lies; and such a folder on this machine."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -82,23 +82,6 @@ class Storage(Protocol):
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
         """Bring files into ``folder``; returns what went wrong, by path."""
-
-
-def open_storage(root: str) -> Storage:
-    """The storage of a folder's path or address."""
-    if "://" in root:
-        from graft.remote import RemoteStorage
-
-        return RemoteStorage(root.rstrip("/"))
-    return LocalStorage(Path(root).resolve())
-
-
-def local_folder(root: str, paths: Iterable[str]) -> Path:
-    """The folder on this machine that holds these files; what an address holds is fetched where it is not here."""
-    storage = open_storage(root)
-    if missing := [path for path in paths if not (storage.folder / path).exists()]:
-        storage.fetch(storage.look_up(missing))
-    return storage.folder
 
 
 class LocalStorage:

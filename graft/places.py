@@ -1,0 +1,27 @@
+"""Roots as a config names them: a path on this machine, or an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from graft.remote import RemoteStorage
+from graft.storage import LocalStorage, Storage
+
+
+def is_address(root: str) -> bool:
+    """Whether a root is an address such as ``s3://bucket/photos``."""
+    return "://" in root
+
+
+def open_storage(root: str) -> Storage:
+    """The storage of a folder's path or address."""
+    return RemoteStorage(root.rstrip("/")) if is_address(root) else LocalStorage(Path(root).resolve())
+
+
+def local_folder(root: str, paths: Iterable[str]) -> Path:
+    """The folder on this machine that holds these files; what an address holds is fetched where it is not here."""
+    storage = open_storage(root)
+    if missing := [path for path in paths if not (storage.folder / path).exists()]:
+        storage.fetch(storage.look_up(missing))
+    return storage.folder
