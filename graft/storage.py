@@ -84,8 +84,16 @@ class Storage(Protocol):
         """Bring files into ``folder``; returns what went wrong, by path."""
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that is yet to be listed, by its path from the root; ``linked`` where a link has led to it."""
+
+    path: str
+    linked: bool = False
+
+
 class LocalStorage:
-    """A folder on this machine. Links are followed inside it, not out of it."""
+    """A folder on this machine. Links are followed inside it, not out of it, and not from a linked folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,9 +102,9 @@ class LocalStorage:
     def find(self) -> Found:
         """Walk the folder."""
         found = Found()
-        waiting, followed = [""], {self.address}
+        waiting = [_Folder("")]
         while waiting:
-            waiting += self._look_into(waiting.pop(), followed, found)
+            waiting += self._look_into(waiting.pop(), found)
         found.files.sort(key=lambda file: file.path)
         found.folders.sort()
         return found
@@ -109,34 +117,34 @@ class LocalStorage:
         """Nothing is to be done: they are here."""
         return {}
 
-    def _look_into(self, inside: str, followed: set[str], found: Found) -> list[str]:
-        """List one folder; returns those in it. ``followed`` holds what links have led to: nothing twice."""
+    def _look_into(self, folder: _Folder, found: Found) -> list[_Folder]:
+        """List one folder; returns those in it."""
         try:
-            entries = sorted(os.scandir(self.folder / inside), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(self.folder / folder.path), key=lambda entry: entry.name)
         except OSError as error:
-            found.ignored.add(f"folders that cannot be read ({error.strerror})", inside or ".")
+            found.ignored.add(f"folders that cannot be read ({error.strerror})", folder.path or ".")
             return []
         folders = []
         for entry in entries:
-            path = f"{inside}/{entry.name}" if inside else entry.name
+            path = f"{folder.path}/{entry.name}" if folder.path else entry.name
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if reason := passed_over(entry.name):
                 found.ignored.add(reason, path)
             elif target and not Path(target).is_relative_to(self.folder):
                 found.ignored.add("links out of the folder", path)
-            elif target in followed or (target and inside_of(entry.path, target)):
-                found.ignored.add("links to a folder that is read already", path)
+            elif target and _holds(target, entry.path):
+                found.ignored.add("links in a circle", path)
+            elif target and folder.linked and Path(target).is_dir():
+                found.ignored.add("links to folders in linked folders", path)
             elif Path(target).is_dir() if target else entry.is_dir():
-                folders.append(path)
+                folders.append(_Folder(path, folder.linked or bool(target)))
                 found.folders.append(_written(path))
-                if target:
-                    followed.add(target)
             else:
                 found.files.append(_look_at(path, entry.path))
         return folders
 
 
-def inside_of(path: str, folder: str) -> bool:
+def _holds(folder: str, path: str) -> bool:
     """Whether a path lies, through whatever links, in a folder."""
     return Path(os.path.realpath(Path(path).parent)).is_relative_to(folder)
 

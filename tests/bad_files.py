@@ -179,7 +179,7 @@ FILES = [
     Kind("folder.png", lambda path: path.mkdir(), "nothing"),
     Kind("link_out.png", lambda path: path.symlink_to("/dev/zero"), "links out of the folder"),
     Kind("folder_out", lambda path: path.symlink_to("/usr"), "links out of the folder"),
-    Kind("circle", lambda path: path.symlink_to(".."), "links to a folder that is read already"),
+    Kind("circle", lambda path: path.symlink_to(".."), "links in a circle"),
     Kind(".hidden.png", saved(53, "PNG"), "hidden files"),
     Kind("Thumbs.db", holding(bytes(99)), "system files"),
     Kind("notes.txt", holding(b"notes"), ".txt files"),

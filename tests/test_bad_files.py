@@ -77,5 +77,5 @@ def test_the_report_shows_all_of_it(judged: Judged) -> None:
     assert "links out of the folder" in page
     assert "http" not in page
     assert manifest.ignored["count"].sum() == sum(
-        kind.fate.endswith(("files", "folder", "already")) for kind in FILES
+        kind.fate.endswith(("files", "folder", "circle")) for kind in FILES
     )

@@ -136,13 +136,23 @@ def test_where_all_is_passed_over_the_reason_is_told(shapes: Path, tmp_path: Pat
         scan(tmp_path / "data")
 
 
-def test_folders_that_link_to_each_other_are_read_once(shapes: Path) -> None:
+def test_folders_that_link_to_each_other_are_read_where_they_are_linked(shapes: Path) -> None:
     for number in range(12):
         (shapes / "red" / f"folder{number}").mkdir()
         shutil.copy(shapes / "red" / "1.png", shapes / "red" / f"folder{number}" / "1.png")
         for other in range(12):
             (shapes / "red" / f"folder{number}" / f"to{other}").symlink_to(f"../folder{other}")
-    assert len(scan(shapes).table) <= 24 + 2 * 12
+    manifest = scan(shapes)
+    assert len(manifest.table) == 24 + 12 + 12 * 11  # each linked folder where it is linked, and no further
+    assert set(manifest.ignored["reason"]) == {"links in a circle", "links to folders in linked folders"}
+
+
+def test_a_folder_that_two_classes_link_to_is_of_both(shapes: Path) -> None:
+    (shapes / ".store").mkdir()
+    shutil.copy(shapes / "red" / "1.png", shapes / ".store" / "x.png")
+    for label in ("blue", "red"):
+        (shapes / label / "more").symlink_to("../.store")
+    assert {"blue/more/x.png", "red/more/x.png"} <= set(scan(shapes).table["path"])
 
 
 def test_what_is_neither_folder_nor_table_is_refused(shapes: Path) -> None:
