@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed: ``graft predict`` runs with onnxr
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from graft.errors import GraftError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 where it failed, 2 where it was asked wrongly."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -111,7 +115,8 @@ def _check(options: argparse.Namespace) -> None:
     parameters = parse_parameters(TrainingParameters, content, str(options.config))
     data = parameters.data
     folds = parameters.cross_validation.folds
-    report = validate(scan(data.root, data.limits), data.validation, folds, data.bad_images)
+    manifest = scan(data.root, data.limits)
+    report = validate(manifest, data.validation, folds, data.bad_images)
     try:
         options.page.write_text(validation_page(report), encoding="utf-8")
         if options.data_docs:
@@ -120,6 +125,8 @@ def _check(options: argparse.Namespace) -> None:
         raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); give another place.") from error
     for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
         print(outcome.sentence)
+    for reason, count, examples in manifest.ignored.itertuples(index=False):
+        print(f"Passed over: {count} {reason} ({examples}).")
     print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
     require_fit(report)
 

@@ -28,7 +28,7 @@ class LimitsConfig(Section):
 
     max_file_bytes: PositiveInt = 200_000_000
     max_pixels: Annotated[int, Field(ge=1, le=MAX_PIXELS)] = MAX_PIXELS
-    max_seconds: PositiveFloat = 20.0
+    max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 20.0
 
 
 class ValidationConfig(Section):

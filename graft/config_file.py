@@ -74,6 +74,8 @@ def with_overrides(content: Mapping[str, Any], assignments: list[str]) -> dict[s
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML.") from error
+        if isinstance(value, str) and text.strip()[0] not in "'\"":
+            value = text.strip()  # of a path with " #" in it, YAML would take the rest for a comment
         result = _replaced(result, ["parameters", *path.split(".")], value, assignment)
     return result
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from graft.images import decode
 from graft.metrics import Predictions
 from graft.training import EpochMetrics
 
+mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
 INK, QUIET = "#1b2a33", "#8a979e"
 GREEN, ORANGE, BLUE = "#2f7d4f", "#d9822b", "#3b6ea5"
 SHEET_COLUMNS, SHEET_ROWS = 6, 4

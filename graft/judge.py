@@ -98,18 +98,19 @@ def _outcome(check: Check, one: Any, index: str) -> Outcome:  # noqa: ANN401
         raise DataError(f"the check that {check.asks} could not run: {raised}")
     failing = sorted({str(entry[index]) for entry in one.result.get("unexpected_index_list") or []})
     observed, judged = one.result.get("observed_value"), one.result.get("element_count")
-    found = f"found {observed}" if observed is not None else _found(failing, judged)
+    count = one.result.get("unexpected_count") or 0
+    found = f"found {observed}" if observed is not None else _found(failing, count, judged)
     return Outcome(
         check.name, check.asks, check.severity, check.key, check.advice, bool(one.success), found, failing
     )
 
 
-def _found(failing: list[str], judged: int) -> str:
-    if not failing:
+def _found(failing: list[str], count: int, judged: int) -> str:
+    if not count:
         return f"all {judged} pass"
-    verb = "fails" if len(failing) == 1 else "fail"
+    verb = "fails" if count == 1 else "fail"
     more = ["…"] if len(failing) > EXAMPLES else []
-    return f"{len(failing)} of {judged} {verb} ({', '.join([*map(shown, failing[:EXAMPLES]), *more])})"
+    return f"{count} of {judged} {verb} ({', '.join([*map(shown, failing[:EXAMPLES]), *more])})"
 
 
 def _raised(info: dict[str, Any]) -> str | None:

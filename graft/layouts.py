@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import posixpath
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
-from graft.errors import DataError, said
+from graft.errors import DataError, said, shown
 from graft.images import EXTENSIONS
 from graft.places import is_address, open_storage
 from graft.storage import Ignored, Storage, StoredFile
@@ -20,6 +23,7 @@ SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 TABLES = (".csv", ".parquet")
+COLUMNS = ["path", "label", "split", "group"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,13 @@ class Listing:
 
 def list_images(root: str) -> Listing:
     """List the images of a folder, a table, or an address of either; raises ``DataError`` where none are."""
-    listing = _from_table(root) if PurePosixPath(root).suffix.lower() in TABLES else _from_folders(root)
+    is_table = PurePosixPath(root).suffix.lower() in TABLES and not Path(root).is_dir()
+    listing = _from_table(root) if is_table else _from_folders(root)
     if not listing.images:
         passed = listing.ignored.table().itertuples(index=False)
         ignored = "".join(f" ({count} {reason} passed over: {examples})" for reason, count, examples in passed)
         raise DataError(
-            f"{root}: no images found{ignored}; expected one folder a class, train/ and val/ of those, "
+            f"{shown(root)}: no images found{ignored}; expected one folder a class, train/ and val/ of those, "
             f"or a CSV or Parquet file with the columns path and label."
         )
     return listing
@@ -60,9 +65,7 @@ def _from_folders(root: str) -> Listing:
         raise DataError(f"{root}: is neither a folder nor a CSV or Parquet file; give one of these.")
     storage = open_storage(root)
     found = storage.find()
-    tops = {file.path.split("/")[0] for file in found.files if "/" in file.path}
-    tops |= {folder.split("/")[0] for folder in found.folders}
-    splits = _given_splits(tops)
+    splits = _given_splits([file.path for file in found.files])
     depth = 1 if splits else 0
     images = []
     for file in found.files:
@@ -80,11 +83,16 @@ def _from_folders(root: str) -> Listing:
     return Listing(storage, images, found.ignored, sorted(classes - {image.label for image in images}))
 
 
-def _given_splits(tops: set[str]) -> dict[str, str]:
-    """Which of the outermost folders are splits: one that trains, beside another split or all alone."""
-    splits = {top: SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
-    given = set(splits.values())
-    return splits if "train" in given and (len(given) > 1 or len(tops) == 1) else {}
+def _given_splits(files: Sequence[str]) -> dict[str, str]:
+    """Which of the outermost folders are splits: named so, with most images in class folders of their own.
+
+    There are some where one of them trains, or where nothing else stands beside them.
+    """
+    images = [path.split("/") for path in files if PurePosixPath(path).suffix.lower() in EXTENSIONS]
+    nested = Counter(parts[0] for parts in images if len(parts) > 2)
+    direct = Counter(parts[0] for parts in images if len(parts) == 2)
+    splits = {top: SPLITS[top.lower()] for top in nested if top.lower() in SPLITS and nested[top] > direct[top]}
+    return splits if "train" in splits.values() or set(splits) == {*nested, *direct} else {}
 
 
 def _from_table(root: str) -> Listing:
@@ -120,9 +128,17 @@ def _read_table(root: str, storage: Storage, name: str) -> pd.DataFrame:
         raise DataError(
             f"{root}: cannot be read as a table ({said(error)}); give a CSV or Parquet file."
         ) from error
+    table = table.reset_index() if table.index.name else table
+    names = [str(name).strip().lower() for name in table.columns]
+    if twice := [name for name in COLUMNS if names.count(name) > 1 or f"{name}.1" in names]:
+        raise DataError(f"{root}: has the column {twice[0]} twice; remove or rename one of them.")
+    table.columns = pd.Index(names)
     if missing := {"path", "label"} - set(table.columns):
         raise DataError(f"{root}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
-    table = table.reset_index(drop=True).reindex(columns=["path", "label", "split", "group"])
+    table = table.reset_index(drop=True).reindex(columns=COLUMNS)
+    for column in COLUMNS:
+        if any(isinstance(value, list | dict | np.ndarray) for value in table[column]):
+            raise DataError(f"{root}: the column {column} holds lists or records; it must hold text or numbers.")
     table = table.apply(_as_text)
     _refuse_gaps(root, table)
     return table
@@ -130,7 +146,7 @@ def _read_table(root: str, storage: Storage, name: str) -> pd.DataFrame:
 
 def _as_text(column: pd.Series) -> pd.Series:
     """A column as text, nothing as ``""``, and whole numbers without the point that a gap among them brings."""
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all() and column.abs().max() < 2**53:
         column = column.astype("Int64")
     return column.astype(object).where(column.notna(), "").astype(str)
 

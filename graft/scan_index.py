@@ -31,10 +31,15 @@ class ScanIndex:
     def load(self) -> pd.DataFrame:
         """The facts of the latest scan with ``path`` and ``stamp``; empty where there is none."""
         try:
-            return pd.read_parquet(self._place)
+            found = pd.read_parquet(self._place)[["path", "stamp", *inspection.NOTHING]]
+            if found.isna().any(axis=None):
+                raise ValueError("it has gaps")
+            return found.astype(
+                {"path": "str", "stamp": "str"} | {k: type(v) for k, v in inspection.NOTHING.items()}
+            )
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             logger.warning("%s is damaged and will be made anew (%s)", self._place, error)
         return pd.DataFrame(columns=["path", "stamp", *inspection.NOTHING])
 

@@ -48,7 +48,10 @@ class Ignored:
 
     def table(self) -> pd.DataFrame:
         """The columns ``reason, count, examples``, the most frequent reason first."""
-        rows = [(reason, count, ", ".join(self._examples[reason])) for reason, count in self._counts.most_common()]
+        rows = [
+            (shown(reason), count, ", ".join(self._examples[reason]))
+            for reason, count in self._counts.most_common()
+        ]
         return pd.DataFrame(rows, columns=["reason", "count", "examples"]).astype(
             {"reason": "str", "count": "int64", "examples": "str"}
         )
@@ -169,7 +172,9 @@ def _look_at(path: str, place: str) -> StoredFile:
         return StoredFile(path, problem=what)
     if not stat.S_ISREG(facts.st_mode):
         return StoredFile(path, problem="is no regular file")
-    return StoredFile(path, facts.st_size, f"{facts.st_mtime_ns}-{facts.st_ctime_ns}-{facts.st_size}")
+    return StoredFile(
+        path, facts.st_size, f"{facts.st_mtime_ns}-{facts.st_ctime_ns}-{facts.st_size}-{facts.st_ino}"
+    )
 
 
 def _written(path: str) -> str:

@@ -107,7 +107,7 @@ def _cluster_sheet(report: ValidationReport, cluster: pd.DataFrame) -> Sheet:
     for row in others:
         marked = row["label"] != first["label"]
         tiles.append(_tile(report, row["path"], f"{row['label']}, {_compared(row, first)}", marked=marked))
-    labels, splits = cluster["label"].nunique(), cluster["given_split"].nunique()
+    labels, splits = cluster["label"].nunique(), cluster["given_split"].replace("", "train").nunique()
     said = [f"{labels} labels"] if labels > 1 else []
     said += [f"in {splits} given splits"] if splits > 1 else []
     return Sheet(f"{len(cluster)} images", ", ".join(said), tiles, len(cluster) - len(tiles))

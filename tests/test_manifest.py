@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from graft import manifest as manifest_module
 from graft import scan_index
@@ -40,6 +41,21 @@ def test_given_splits(shapes: Path, tmp_path: Path, names: tuple[str, ...]) -> N
     expected = dict.fromkeys([known.get(name, name) for name in names], 24)
     assert manifest.table["given_split"].value_counts().to_dict() == expected
     assert manifest.classes == ["blue", "red"]
+
+
+def test_what_stands_beside_a_training_folder_is_no_class(shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "given" / "train")
+    shutil.copytree(shapes / "red", tmp_path / "given" / "unlabelled" / "red")
+    manifest = scan(tmp_path / "given")
+    assert (manifest.classes, manifest.ignored["count"].tolist()) == (["blue", "red"], [12])
+    (tmp_path / "given" / "train").rename(tmp_path / "given" / "val")
+    shutil.rmtree(tmp_path / "given" / "unlabelled")
+    assert set(scan(tmp_path / "given").table["given_split"]) == {"val"}
+
+
+def test_a_class_may_be_called_train(shapes: Path) -> None:
+    (shapes / "red").rename(shapes / "train")
+    assert scan(shapes).classes == ["blue", "train"]
 
 
 def test_a_class_may_be_called_test(shapes: Path) -> None:
@@ -106,6 +122,21 @@ def test_a_table_with_rows_longer_than_its_head_is_refused(shapes: Path) -> None
     (shapes / "images.csv").write_text("path,label\nblue/1.png,a,\nred/2.png,b,\n")
     with pytest.raises(DataError, match=r"images\.csv: cannot be read as a table .*header"):
         scan(shapes / "images.csv")
+
+
+@pytest.mark.parametrize("head", ["Path, Label ,SPLIT", "path,label,split"])
+def test_heads_of_columns_may_be_written_loosely(shapes: Path, head: str) -> None:
+    (shapes / "images.csv").write_text(f"{head}\nblue/1.png,a,val\n")
+    assert scan(shapes / "images.csv").table["given_split"].tolist() == ["val"]
+
+
+def test_a_table_of_two_minds_is_refused(shapes: Path) -> None:
+    (shapes / "images.csv").write_text("path,label,label\nblue/1.png,a,b\n")
+    with pytest.raises(DataError, match="has the column label twice"):
+        scan(shapes / "images.csv")
+    pd.DataFrame({"path": ["blue/1.png"], "label": [["a"]]}).to_parquet(shapes / "images.parquet")
+    with pytest.raises(DataError, match="the column label holds lists"):
+        scan(shapes / "images.parquet")
 
 
 def test_labels_of_numbers_are_as_they_are_written(shapes: Path) -> None:
@@ -259,6 +290,24 @@ def test_a_second_scan_reads_what_is_new_or_changed_and_nothing_else(shapes: Pat
     assert (third.table["width_px"] > 0).all()
 
 
+def test_folders_that_change_places_are_read_again(shapes: Path, read: list[str]) -> None:
+    for label in ("blue", "red"):
+        for number in range(12):
+            Image.new("RGB", (40, 40), (number, 40, 200 if label == "red" else 0)).save(
+                shapes / label / f"{number}.png"
+            )
+            (shapes / label / f"{number}.png").rename(shapes / label / f"{number}.bmp")
+    settle(shapes)
+    before = scan(shapes).table.set_index("path")["sha256"]
+    read.clear()
+    (shapes / "red").rename(shapes / "x")
+    (shapes / "blue").rename(shapes / "red")
+    (shapes / "x").rename(shapes / "blue")
+    after = scan(shapes).table.set_index("path")["sha256"]
+    assert len(read) == 24
+    assert after["red/1.bmp"] == before["blue/1.bmp"]
+
+
 def test_a_scan_in_several_chunks_is_the_same(
     shapes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -289,7 +338,7 @@ def test_a_failure_that_may_pass_is_not_remembered(shapes: Path) -> None:
     assert (scan(shapes).table["error"] == "").all()
 
 
-@pytest.mark.parametrize("damage", ["torn", "full", "read-only"])
+@pytest.mark.parametrize("damage", ["torn", "foreign", "full", "read-only"])
 def test_no_index_costs_time_only(
     shapes: Path, damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -298,6 +347,9 @@ def test_no_index_costs_time_only(
     if damage == "torn":
         (index,) = (tmp_path / "cache" / "scans").iterdir()
         index.write_bytes(index.read_bytes()[:500])
+    if damage == "foreign":
+        (index,) = (tmp_path / "cache" / "scans").iterdir()
+        first.table.drop(columns="phash").assign(stamp="x").to_parquet(index)
     if damage == "full":
         monkeypatch.setattr(
             scan_index, "write_whole", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x")
@@ -305,7 +357,12 @@ def test_no_index_costs_time_only(
     if damage == "read-only":
         monkeypatch.setenv("GRAFT_CACHE", "/proc/nowhere")
     pd.testing.assert_frame_equal(scan(shapes).table, first.table)
-    words = {"torn": "is damaged", "full": "No space left on device", "read-only": "cannot be written"}
+    words = {
+        "torn": "is damaged",
+        "foreign": "is damaged",
+        "full": "No space left on device",
+        "read-only": "cannot be written",
+    }
     assert words[damage] in caplog.text
 
 

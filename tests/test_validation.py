@@ -203,7 +203,7 @@ def test_one_class_is_not_enough(shapes: Path) -> None:
 def test_a_path_listed_twice_is_named(shapes: Path) -> None:
     rows = [f"{label}/{number}.png,{label}" for label in ("blue", "red") for number in range(12)]
     (shapes / "images.csv").write_text("\n".join(["path,label", *rows, "red/3.png,red"]))
-    assert "No path may be listed twice, but 1 of 25 fails (red/3.png)" in refusal(judged(shapes / "images.csv"))
+    assert "No path may be listed twice, but 2 of 25 fail (red/3.png)" in refusal(judged(shapes / "images.csv"))
 
 
 def test_a_class_is_too_small_by_less_than_one_image(shapes: Path) -> None:
@@ -238,6 +238,11 @@ def test_the_page_shows_what_is_left_out_and_needs_no_network(shapes: Path) -> N
     assert "red, the same file" in page
     assert page.count("data:image/jpeg") == 3
     assert "http" not in page
+
+
+def test_a_class_of_any_name_is_shown(shapes: Path) -> None:
+    (shapes / "red").rename(shapes / "$_$ 5 <b>")
+    assert "Fit to train on" in validation_page(judged(shapes))
 
 
 def test_data_docs_can_be_built(shapes: Path, tmp_path: Path) -> None:
