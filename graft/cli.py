@@ -47,15 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         ("promote", "promotion", "check a config and hold the challenger against the gate"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("config", type=Path, metavar="CONFIG")
-        command.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say"
-        )
+        _take_config(command)
         command.set_defaults(run=_run, pipeline=pipeline)
 
     command = commands.add_parser("check", help="judge the images of a config, and write the report as a page")
-    command.add_argument("config", type=Path, metavar="CONFIG")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say")
+    _take_config(command)
     command.add_argument(
         "--page", type=Path, default=Path("validation.html"), metavar="FILE", help="where to write it"
     )
@@ -85,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--per-class", type=int, metavar="N", help="a fixed sample of each class; all without it")
     command.set_defaults(run=_demo_data)
     return parser
+
+
+def _take_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, metavar="CONFIG")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say")
 
 
 def _setup(_: argparse.Namespace) -> None:

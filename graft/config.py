@@ -79,7 +79,7 @@ class BadImagesConfig(Section):
 
 
 class SplitConfig(Section):
-    """How images are set aside. ``holdout_fraction`` counts only where no ``val/`` folder is given.
+    """How images are set aside. ``holdout_fraction`` counts only where neither ``val/`` nor ``test/`` is given.
 
     ``on_leak`` says what becomes of training images whose near duplicates are held out.
     """

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from graft.config import DataConfig, Section
 from graft.errors import ConfigError
+from graft.storage import is_address
 
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a point, YAML 1.1 takes it for text
 P = TypeVar("P", bound=Section)
@@ -56,7 +57,7 @@ def parse_parameters(kind: type[P], content: Mapping[str, Any], where: str) -> P
     except ValidationError as error:
         raise ConfigError(f"{where}: {describe(error, kind)}") from error
     root = getattr(parsed, "data", None)
-    if isinstance(root, DataConfig) and "://" not in root.root and not Path(root.root).exists():
+    if isinstance(root, DataConfig) and not is_address(root.root) and not Path(root.root).exists():
         raise ConfigError(
             f"{where}: data.root is {root.root!r}, which does not exist; give the folder of your images."
         )

@@ -47,9 +47,13 @@ def _joined(labels: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> n
     if not pairs:
         return labels
     left, right = (labels[np.concatenate(side)] for side in zip(*pairs, strict=True))
-    count = len(labels)
+    return np.asarray(components(len(labels), left, right)[labels])
+
+
+def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Number the connected components of so many nodes, linked pair by pair: integers ``[count]``."""
     graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1][labels])
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def near_pairs(values: np.ndarray, max_bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -15,9 +15,8 @@ from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from graft.cross_validation import CrossValidation
-from graft.errors import DataError
-from graft.images import decode
 from graft.metrics import Predictions
+from graft.thumbnails import small
 from graft.training import EpochMetrics
 
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
@@ -162,7 +161,8 @@ def mistakes(said: Predictions, root: Path) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, row in zip(grid.flat, table.itertuples(), strict=False):
-        axes.imshow(_thumbnail(root / str(row.path)))
+        # The folder may have changed since; the sheet is still worth having.
+        axes.imshow(small(root / str(row.path)) or Image.new("RGB", (96, 96), QUIET))
         axes.set_title(f"{row.label}, called {row.predicted}\n{row.confidence:.0%} sure", fontsize=8, color=INK)
     wrong = len(said.mistakes())
     title = (
@@ -172,15 +172,6 @@ def mistakes(said: Predictions, root: Path) -> Figure:
     )
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
-
-
-def _thumbnail(path: Path) -> Image.Image:
-    try:
-        image = decode(path.read_bytes()).rgb
-    except (DataError, OSError):  # the folder has changed since; the sheet is still worth having
-        return Image.new("RGB", (96, 96), QUIET)
-    image.thumbnail((192, 192))
-    return image
 
 
 def _line(axes: Axes, x: np.ndarray, y: list[float], colour: str, label: str) -> None:

@@ -45,10 +45,15 @@ class Outcome:
         return self.key if "." in self.key else f"data.validation.{self.key}"
 
     @property
+    def demand(self) -> str:
+        """What is asked, as a sentence begins."""
+        return f"{self.asks[0].upper()}{self.asks[1:]}"
+
+    @property
     def sentence(self) -> str:
         """What is asked, what was found, what to do, which key relaxes it."""
         relax = f", or relax {self.full_key}" if self.key else ""
-        return f"{self.asks[0].upper()}{self.asks[1:]}, but {self.found}: {self.advice}{relax}."
+        return f"{self.demand}, but {self.found}: {self.advice}{relax}."
 
 
 class Judge:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from graft.errors import DataError, said, shown
 from graft.images import EXTENSIONS
-from graft.places import is_address, open_storage
-from graft.storage import Ignored, Storage, StoredFile
+from graft.places import open_storage
+from graft.storage import Ignored, Storage, StoredFile, is_address
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",

@@ -6,12 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from graft.remote import RemoteStorage
-from graft.storage import LocalStorage, Storage
-
-
-def is_address(root: str) -> bool:
-    """Whether a root is an address such as ``s3://bucket/photos``."""
-    return "://" in root
+from graft.storage import LocalStorage, Storage, is_address
 
 
 def open_storage(root: str) -> Storage:
@@ -22,6 +17,6 @@ def open_storage(root: str) -> Storage:
 def local_folder(root: str, paths: Iterable[str]) -> Path:
     """The folder on this machine that holds these files; what an address holds is fetched where it is not here."""
     storage = open_storage(root)
-    if missing := [path for path in paths if not (storage.folder / path).exists()]:
+    if is_address(root) and (missing := [path for path in paths if not (storage.folder / path).exists()]):
         storage.fetch(storage.look_up(missing))
     return storage.folder

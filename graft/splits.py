@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from graft.config import SplitConfig
+from graft.duplicates import components
 from graft.errors import DataError
 from graft.manifest import Manifest
 from graft.places import local_folder
@@ -134,11 +132,8 @@ def position(group: str, purpose: str) -> float:
 def _groups(key: pd.Series, cluster: pd.Series) -> pd.Series:
     """Join what shares a key or a cluster; a group is named by the first of its keys."""
     keys, clusters = pd.factorize(key)[0], pd.factorize(cluster)[0]
-    nodes = max(keys, default=-1) + 1, max(clusters, default=-1) + 1
-    links = coo_array(
-        (np.ones(len(keys), dtype=bool), (keys, clusters + nodes[0])), shape=(sum(nodes), sum(nodes))
-    )
-    _, joined = connected_components(links, directed=False)
+    first = max(keys, default=-1) + 1  # the number of the first cluster, after those of the keys
+    joined = components(int(first + max(clusters, default=-1) + 1), keys, clusters + first)
     return key.groupby(joined[keys]).transform("min")
 
 

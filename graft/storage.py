@@ -152,6 +152,11 @@ def _holds(folder: str, path: str) -> bool:
     return Path(os.path.realpath(Path(path).parent)).is_relative_to(folder)
 
 
+def is_address(root: str) -> bool:
+    """Whether a root is an address such as ``s3://bucket/photos``."""
+    return "://" in root
+
+
 def passed_over(name: str) -> str:
     """Why a file or folder of this name is no part of the data; empty where it is."""
     if name in SYSTEM:

@@ -91,7 +91,7 @@ def _left_out_sheet(report: ValidationReport, outcome: Outcome, left_out: pd.Dat
     first = rows.head(SHEET_IMAGES)
     tiles = [_tile(report, path, detail) for path, detail in zip(first["path"], first["detail"], strict=True)]
     relax = f" {outcome.full_key} relaxes this." if outcome.key else ""
-    text = f"{outcome.asks[0].upper()}{outcome.asks[1:]}: {outcome.advice}.{relax}"
+    text = f"{outcome.demand}: {outcome.advice}.{relax}"
     return Sheet(f"{len(rows):,} {outcome.name}", text, tiles, len(rows) - len(tiles))
 
 
@@ -106,14 +106,14 @@ def _cluster_sheet(report: ValidationReport, cluster: pd.DataFrame) -> Sheet:
     tiles = [_tile(report, first["path"], first["label"])]
     for row in others:
         marked = row["label"] != first["label"]
-        tiles.append(_tile(report, row["path"], f"{row['label']}, {_compared(row, first)}", marked=marked))
+        tiles.append(_tile(report, row["path"], f"{row['label']}, {_apart(row, first)}", marked=marked))
     labels, splits = cluster["label"].nunique(), cluster["given_split"].replace("", "train").nunique()
     said = [f"{labels} labels"] if labels > 1 else []
     said += [f"in {splits} given splits"] if splits > 1 else []
     return Sheet(f"{len(cluster)} images", ", ".join(said), tiles, len(cluster) - len(tiles))
 
 
-def _compared(row: dict[Hashable, str], first: dict[Hashable, str]) -> str:
+def _apart(row: dict[Hashable, str], first: dict[Hashable, str]) -> str:
     if row["sha256"] == first["sha256"]:
         return "the same file"
     return f"{distance(row['phash'], first['phash'])} bits apart"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter, TiffImagePlugin
+from PIL import Image, ImageFilter
 
 Maker = Callable[[Path], None]
 
@@ -186,7 +186,6 @@ FILES = [
     Kind("phone.heic", holding(bytes(99)), ".heic files"),
     Kind("README", holding(b"notes"), "other files"),
 ]
-TiffImagePlugin.WRITE_LIBTIFF = False
 
 
 def plant(photographs: Path) -> dict[str, str]:

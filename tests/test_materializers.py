@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
@@ -16,6 +16,8 @@ from graft.manifest import Manifest, scan
 from graft.pages import manifest_page
 from graft.validation import Quarantine, ValidationReport, validate
 from graft.validation_page import validation_page
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +31,19 @@ def store(folder: Path) -> Any:  # noqa: ANN401
     return SimpleNamespace(open=lambda place, mode: Path(place).open(mode), path=str(folder))
 
 
+def stored_and_loaded(materializer: Any, data: T) -> T:  # noqa: ANN401
+    materializer.save(data)
+    back = materializer.load(type(data))
+    assert isinstance(back, type(data))
+    return back
+
+
 def test_a_manifest_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:
     from materializers import ManifestMaterializer
 
     manifest, _ = judged
     materializer = ManifestMaterializer(str(tmp_path / "a"), store(tmp_path / "a"))
-    materializer.save(manifest)
-    back = materializer.load(Manifest)
+    back = stored_and_loaded(materializer, manifest)
     pd.testing.assert_frame_equal(back.table, manifest.table)
     pd.testing.assert_frame_equal(back.ignored, manifest.ignored)
     assert (back.root, back.empty_classes) == (manifest.root, manifest.empty_classes)
@@ -55,8 +63,7 @@ def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path
 
     _, report = judged
     materializer = ValidationReportMaterializer(str(tmp_path / "a"), store(tmp_path / "a"))
-    materializer.save(report)
-    back = materializer.load(ValidationReport)
+    back = stored_and_loaded(materializer, report)
     pd.testing.assert_frame_equal(back.table, report.table)
     assert (back.outcomes, back.images_per_class, back.raw) == (
         report.outcomes,
@@ -69,8 +76,7 @@ def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path
 
     quarantine = Quarantine(pd.DataFrame({"path": ["a\nb.png"], "reason": ["blank"], "detail": [""]}, dtype="str"))
     other = QuarantineMaterializer(str(tmp_path / "b"), store(tmp_path / "b"))
-    other.save(quarantine)
-    pd.testing.assert_frame_equal(other.load(Quarantine).table, quarantine.table)
+    pd.testing.assert_frame_equal(stored_and_loaded(other, quarantine).table, quarantine.table)
     assert other.extract_metadata(quarantine) == {"images": 1, "reasons": {"blank": 1}}
 
 
