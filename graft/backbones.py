@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
+from types import MethodType
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision import models
 
-from graft.config import ModelConfig, Section
+from graft.config import ModelConfig
 from graft.config_file import allowed_keys
-from graft.errors import ConfigError, WeightsError
+from graft.errors import ConfigError
 from graft.seeds import seeded
 from graft.transforms import Preprocessing
+from graft.weights import FILES, LETTERS_ARCHITECTURE, LICENCES, load
 
-LETTERS = Path(__file__).parent / "assets" / "letters_mobilenet_v3_small.safetensors"
-LETTERS_ARCHITECTURE = "mobilenet_v3_small"
 HALVES = (0.5, 0.5, 0.5)
 LETTERS_PREPROCESSING = Preprocessing(48, 48, mean=HALVES, std=HALVES)
 RESCALING = (
@@ -28,11 +28,10 @@ RESCALING = (
     "inception_v3",
 )  # trained on inputs of mean 0.5; torchvision re-scales ImageNet's for them
 HEADS = ("fc", "classifier", "head", "heads")
-AUXILIARY = re.compile(r"^(aux\d?|AuxLogits)\.")
-LICENCES = {
-    "letters": "Apache-2.0 (pretrained by Graft on rendered letters)",
-    "none": "no pretrained weights",
-}
+NESTED_STAGES = ("features", "layers", "blocks", "trunk_output")
+LARGEST_BYTES = 2**31  # of a protobuf message, and so of an ONNX file
+
+logger = logging.getLogger(__name__)
 
 
 def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
@@ -44,7 +43,10 @@ def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     with seeded(seed):
         model = skeleton(config.architecture, classes, config.dropout, preprocessing(config).crop_px)
     if config.weights != "none":
-        _load(model, state_dict(config), config)
+        report = load(model, config)
+        if Path(config.weights).suffix or report.missing:
+            logger.info("%s: %s", config.weights, report.in_words())
+            logger.debug("loaded %s; missing %s; left over %s", report.loaded, report.missing, report.left_over)
     return model
 
 
@@ -55,7 +57,12 @@ def skeleton(architecture: str, classes: int, dropout: float, image_px: int) -> 
         options = {"aux_logits": False, "init_weights": False}
     if architecture.startswith("vit_"):
         options = {"image_size": image_px}
+    if architecture.startswith("maxvit_"):
+        options = {"input_size": (image_px, image_px)}
     model: nn.Module = models.get_model(architecture, weights=None, **options)
+    if isinstance(model, models.MNASNet):
+        # Its own refuses every state dict without the version of its class, so all that safetensors hold.
+        model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
     name = head_name(model)
     setattr(model, name, new_head(getattr(model, name), classes, dropout))
     return model
@@ -85,9 +92,11 @@ def stage_of(name: str) -> str:
     parts = name.split(".")
     if parts[0] in HEADS:
         return "head"
-    if parts[0] == "encoder" and len(parts) > 2 and parts[1] in ("layers", "ln"):
+    if parts[0] == "encoder" and len(parts) > 1 and parts[1] in ("layers", "ln"):
         return ".".join(parts[: 3 if parts[1] == "layers" else 2])
-    return ".".join(parts[:2]) if parts[0] in ("features", "layers", "blocks", "trunk_output") else parts[0]
+    if parts[0] in ("class_token", "conv_proj", "encoder"):
+        return "embedding"  # of a ViT, whose token, patches and positions are joined before its first layer
+    return ".".join(parts[:2]) if parts[0] in NESTED_STAGES else parts[0]
 
 
 def stages(model: nn.Module) -> list[str]:
@@ -117,41 +126,51 @@ def preprocessing(config: ModelConfig) -> Preprocessing:
     return Preprocessing(resize, crop, native.mean, native.std)
 
 
-def licence(config: ModelConfig) -> str:
-    """The licence of the pretrained weights, as far as it is known."""
-    if config.weights in LICENCES:
-        return LICENCES[config.weights]
-    if Path(config.weights).suffix:
-        return f"as of {Path(config.weights).name}"
-    return "BSD-3-Clause (torchvision), trained on ImageNet-1k: its terms apply"
-
-
-class PinnedModel(Section):
-    """A model with the fingerprint of its pretrained weights: a file replaced under its name is seen as new."""
-
-    config: ModelConfig
-    weights_fingerprint: str
-
-
-def pin(config: ModelConfig) -> PinnedModel:
-    """Fingerprint the weights: SHA-256 of a file, the address of torchvision's."""
-    path = LETTERS if config.weights == "letters" else Path(config.weights)
-    if path.is_file():
-        with path.open("rb") as file:
-            return PinnedModel(config=config, weights_fingerprint=hashlib.file_digest(file, "sha256").hexdigest())
-    if config.weights == "none":
-        return PinnedModel(config=config, weights_fingerprint="none")
-    weights = models.get_model_weights(config.architecture)[config.weights]
-    return PinnedModel(config=config, weights_fingerprint=str(weights.url))
-
-
 def check(config: ModelConfig) -> None:
-    """Refuse an unknown architecture or weights that cannot be meant; raises ``ConfigError``."""
+    """Refuse what cannot be meant or cannot work; raises ``ConfigError``.
+
+    That is an unknown architecture, weights that it has not, a size of images that it cannot take, and a
+    network too large for an ONNX file.
+    """
     known = models.list_models(module=models)
     if config.architecture not in known:
         raise ConfigError(
             f"model.architecture is {config.architecture!r}; {allowed_keys(known, config.architecture)}"
         )
+    _check_weights(config)
+    _check_size(config)
+
+
+def count_stages(config: ModelConfig) -> int:
+    """How many stages the backbone has, without the head."""
+    return len(stages(outline(config))) - 1
+
+
+def outline(config: ModelConfig) -> nn.Module:
+    """The skeleton on the meta device: shapes without numbers, which takes neither memory nor time.
+
+    Raises ``ValueError`` where the architecture cannot be built for the size of the images.
+    """
+    with _shapes_only():
+        model = skeleton(config.architecture, 2, config.dropout, preprocessing(config).crop_px)
+    return model.to("meta").eval()
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    # Not `with torch.device("meta")`, in which RegNet cannot compute how wide it is to be.
+    handle = register_module_parameter_registration_hook(_without_numbers)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _without_numbers(_: nn.Module, __: str, parameter: nn.Parameter | None) -> Any:  # noqa: ANN401  torch's own type
+    return None if parameter is None else nn.Parameter(parameter.to("meta"))
+
+
+def _check_weights(config: ModelConfig) -> None:
     if config.weights == "letters" and config.architecture != LETTERS_ARCHITECTURE:
         raise ConfigError(
             f"model.weights is 'letters', which fits {LETTERS_ARCHITECTURE} only; "
@@ -160,7 +179,7 @@ def check(config: ModelConfig) -> None:
     if config.weights in LICENCES:
         return
     path = Path(config.weights)
-    if path.suffix in (".safetensors", ".pth", ".pt"):
+    if path.suffix in FILES:
         if not path.is_file():
             raise ConfigError(f"model.weights is {config.weights!r}, which is no file; give its path.")
         return
@@ -172,64 +191,24 @@ def check(config: ModelConfig) -> None:
         )
 
 
-def state_dict(config: ModelConfig) -> dict[str, Tensor]:
-    """Read pretrained weights: bundled, from a file (never a pickle), or by torchvision's name."""
-    if config.weights == "letters":
-        return load_file(LETTERS)
-    path = Path(config.weights)
-    if path.suffix:
-        try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        # Both readers raise many types on damaged or foreign files; each of them means the same to us.
-        except Exception as error:
-            raise WeightsError(f"{path}: cannot be read as weights ({error}); give a plain state dict.") from error
-        if not isinstance(loaded, dict):
-            raise WeightsError(f"{path}: holds a {type(loaded).__name__}; give a plain state dict.")
-        return loaded
-    weights = models.get_model_weights(config.architecture)[config.weights]
+def _check_size(config: ModelConfig) -> None:
+    architecture, crop = config.architecture, preprocessing(config).crop_px
+    native = preprocessing(config.model_copy(update={"crop_px": None, "resize_px": None})).crop_px
+    field = f"model.{'crop_px' if config.crop_px else 'resize_px'} is {crop}"
+    vit = architecture.startswith("vit_")
     try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (URLError, OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise WeightsError(
-            f"the weights {weights} could not be downloaded ({error}); fetch {weights.url} where the network "
-            f"allows and place it in {folder}, or give the path of a file in model.weights."
-        ) from error
-
-
-def _load(model: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
-    """Load all but what is new, strictly: a backbone that is loaded in part learns badly and says nothing."""
-    fresh = new_entries(model)
-    wanted = set(model.state_dict()) - fresh
-    body = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in weights.items()
-        if name in wanted or (name.split(".")[0] not in HEADS and not AUXILIARY.match(name))
-    }
-    missing, unknown = sorted(wanted - set(body)), sorted(set(body) - wanted)
-    if missing or unknown:
-        raise WeightsError(
-            f"the weights {config.weights} do not fit {config.architecture}: {len(missing)} of {len(wanted)} "
-            f"entries are missing (such as {(missing or ['none'])[0]}), {len(unknown)} are unknown "
-            f"(such as {(unknown or ['none'])[0]}); give weights of this architecture."
+        model = outline(config)
+        with torch.inference_mode():
+            model(torch.empty(2, 3, crop, crop, device="meta"))
+    # torchvision asserts, torch raises several types; each of them means that the size does not fit.
+    except (AssertionError, RuntimeError, ValueError) as error:
+        advice = f"a multiple of {architecture.split('_')[-1]}, such as {native}" if vit else native
+        raise ConfigError(f"{field}, which {architecture} cannot take; use {advice}.") from error
+    if vit and crop != native and config.weights in models.get_model_weights(architecture).__members__:
+        raise ConfigError(f"{field}, but the weights of {architecture} know {native} alone; use that.")
+    held = sum(value.nbytes for value in model.state_dict().values())
+    if held > LARGEST_BYTES:
+        raise ConfigError(
+            f"model.architecture is {architecture!r}, whose weights of {held / 1e9:.1f} GB do not fit "
+            f"an ONNX file, which holds 2 GB; choose a smaller architecture."
         )
-    try:
-        model.load_state_dict(body, strict=False)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise WeightsError(f"the weights {config.weights} do not fit {config.architecture}: {detail}") from error
-
-
-def new_entries(model: nn.Module) -> set[str]:
-    """The entries of the state dict that a new head brings: those of its last weighted layer."""
-    name = head_name(model)
-    layers = dict(getattr(model, name).named_children())
-    last = next(key for key, layer in reversed(layers.items()) if isinstance(layer, nn.Linear | nn.Conv2d))
-    return {entry for entry in model.state_dict() if entry.startswith(f"{name}.{last}.")}
-
-
-def count_stages(config: ModelConfig) -> int:
-    """How many stages the backbone has, without the head."""
-    return len(stages(skeleton(config.architecture, 2, config.dropout, preprocessing(config).crop_px))) - 1

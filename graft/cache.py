@@ -24,6 +24,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut leaves an empty file in place of the old one
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

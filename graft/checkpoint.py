@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from graft.backbones import skeleton
-from graft.training import EpochMetrics
+from graft.freezing import FreezeProof
+from graft.history import EpochMetrics
 from graft.transforms import Preprocessing
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -23,8 +24,10 @@ FACTS_FILE = "checkpoint.json"
 class Checkpoint:
     """A trained classifier with all that is needed to use it, and what it was made of.
 
-    ``history`` holds one entry an epoch; ``training_hashes`` the SHA-256 of every image that weights or
-    choice of epoch saw; ``recipe`` the config that it was trained by.
+    ``best`` holds the metrics of the epoch whose weights these are, ``best_epoch`` its number in the last phase
+    (from 1; 0 where the phase made nothing better). ``history`` holds that phase's epochs; ``proofs`` what stayed
+    frozen; ``training_hashes`` the SHA-256 of every image that weights or choice of epoch saw; ``recipe`` the
+    config that it was trained by.
     """
 
     architecture: str
@@ -35,8 +38,10 @@ class Checkpoint:
     weights: dict[str, Tensor]
     weights_licence: str
     recipe: dict[str, Any]
-    history: list[EpochMetrics] = field(default_factory=list)
+    best: EpochMetrics
     best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+    proofs: list[FreezeProof] = field(default_factory=list)
     training_hashes: list[str] = field(default_factory=list)
 
     def model(self) -> nn.Module:
@@ -44,11 +49,6 @@ class Checkpoint:
         model = skeleton(self.architecture, len(self.classes), self.dropout, self.preprocessing.crop_px)
         model.load_state_dict(self.weights)
         return model.eval()
-
-    @property
-    def best(self) -> EpochMetrics:
-        """The metrics of the epoch whose weights these are."""
-        return self.history[self.best_epoch]
 
     @property
     def fingerprint(self) -> str:
@@ -65,11 +65,15 @@ class Checkpoint:
         facts = json.loads(read(FACTS_FILE))
         shape = facts["preprocessing"]
         facts["preprocessing"] = Preprocessing(**shape | {key: tuple(shape[key]) for key in ("mean", "std")})
+        facts["best"] = EpochMetrics(**facts["best"])
         facts["history"] = [EpochMetrics(**epoch) for epoch in facts["history"]]
+        facts["proofs"] = [FreezeProof(**proof) for proof in facts["proofs"]]
         return cls(weights=load(read(WEIGHTS_FILE)), **facts)
 
     def _facts(self) -> str:
         facts = {name: value for name, value in vars(self).items() if name != "weights"}
         facts["preprocessing"] = asdict(self.preprocessing)
-        facts["history"] = [asdict(epoch) for epoch in self.history]
+        facts["best"] = asdict(self.best)
+        for name in ("history", "proofs"):
+            facts[name] = [asdict(one) for one in facts[name]]
         return json.dumps(facts, indent=1, sort_keys=True)

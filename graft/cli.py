@@ -8,11 +8,16 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graft import __version__
 from graft.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft.config import TrainingParameters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
+    command = commands.add_parser("find-lr", help="find the learning rate at which the loss falls fastest")
+    _take_config(command)
+    command.add_argument("--phase", choices=("warm_up", "fine_tune"), default="warm_up", help="which rate")
+    command.add_argument(
+        "--figure", type=Path, default=Path("find-lr.png"), metavar="FILE", help="where to draw the curve"
+    )
+    command.set_defaults(run=_find_lr)
+
     command = commands.add_parser("predict", help="name the class of images with an exported model")
     command.add_argument("model", type=Path, metavar="MODEL.onnx")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
@@ -88,6 +101,23 @@ def _take_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="data.root=photos, say")
 
 
+def _parameters(options: argparse.Namespace) -> TrainingParameters:
+    """What a config with its overrides asks for; raises ``ConfigError``."""
+    from graft.config import TrainingParameters
+    from graft.config_file import parse_parameters, read_yaml, with_overrides
+
+    content = with_overrides(read_yaml(options.config), options.set)
+    return parse_parameters(TrainingParameters, content, str(options.config))
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); give another place.") from error
+
+
 def _setup(_: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
     from graft.runtime.stack import STACK, set_up
@@ -105,31 +135,38 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
-    from graft.config import TrainingParameters
-    from graft.config_file import parse_parameters, read_yaml, with_overrides
     from graft.judge import write_data_docs
     from graft.manifest import scan
     from graft.validation import require_fit, validate
     from graft.validation_page import validation_page
 
-    content = with_overrides(read_yaml(options.config), options.set)
-    parameters = parse_parameters(TrainingParameters, content, str(options.config))
+    parameters = _parameters(options)
     data = parameters.data
     folds = parameters.cross_validation.folds
     manifest = scan(data.root, data.limits)
     report = validate(manifest, data.validation, folds, data.bad_images)
-    try:
+    with _writing():
         options.page.write_text(validation_page(report), encoding="utf-8")
         if options.data_docs:
             write_data_docs(report.raw, options.data_docs)
-    except OSError as error:
-        raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); give another place.") from error
     for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
         print(outcome.sentence)
     for reason, count, examples in manifest.ignored.itertuples(index=False):
         print(f"Passed over: {count} {reason} ({examples}).")
     print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
     require_fit(report)
+
+
+def _find_lr(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.figures import as_png, rate_curve
+    from graft.rate_finder import find_rate_for
+
+    curve = find_rate_for(_parameters(options), options.phase)
+    key = f"training.{options.phase}.learning_rate"
+    with _writing():
+        options.figure.write_bytes(as_png(rate_curve(curve, key)))
+    print(f"{key}: {curve.suggestion:.1e}; the curve is {options.figure}.")
 
 
 def _predict(options: argparse.Namespace) -> None:

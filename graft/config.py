@@ -1,26 +1,17 @@
-"""The config: frozen sections that refuse unknown keys, wrong types and impossible values.
+"""The config: what is asked of the data, the model and the pipeline; ``training_config`` holds the recipe.
 
-Every default lives here and nowhere else. A function gets the narrow section that it needs.
+Every default lives in these two modules and nowhere else. A function gets the narrow section that it needs.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from graft.images import MAX_PIXELS, Format
-
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Grey = Annotated[float, Field(ge=0, le=255)]
-
-
-class Section(BaseModel):
-    """A part of the config."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from graft.section import Fraction, Grey, NotNegative, PositiveFloat, PositiveInt, Section
+from graft.training_config import TrainingConfig
 
 
 class LimitsConfig(Section):
@@ -53,7 +44,7 @@ class ValidationConfig(Section):
     min_brightness: Grey = 5.0
     max_brightness: Grey = 250.0
     min_contrast: Grey = 1.0
-    min_sharpness: Annotated[float, Field(ge=0)] = 30.0
+    min_sharpness: NotNegative = 30.0
     max_grey_fraction: Fraction = 0.1
     max_grey_gap: Fraction = 0.3
     max_duplicate_fraction: Fraction = 0.0
@@ -129,45 +120,6 @@ class ModelConfig(Section):
                 f"crop_px is {self.crop_px} and resize_px is {self.resize_px}; crop_px must be at most resize_px"
             )
         return self
-
-
-class LoopConfig(Section):
-    """What warm-up and fine-tuning share. ``label_smoothing`` and ``gradient_clip`` follow the usual recipes."""
-
-    batch_size: PositiveInt = 32
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    gradient_clip: PositiveFloat = 1.0
-    augmentation: Literal["none", "light", "strong"] = "light"
-    horizontal_flip: bool = True
-
-
-class WarmUpConfig(Section):
-    """Training the head on a frozen backbone."""
-
-    epochs: PositiveInt = 4
-    learning_rate: PositiveFloat = 2e-3
-
-
-class FineTuneConfig(Section):
-    """Training the head and the last stages; each stage toward the input learns ``stage_decay`` times slower.
-
-    Training ends after ``patience`` epochs without a better macro-F1 on the validation images.
-    """
-
-    epochs: PositiveInt = 3
-    unfrozen_stages: PositiveInt = 2
-    learning_rate: PositiveFloat = 1e-4
-    stage_decay: Annotated[float, Field(gt=0, le=1)] = 0.3
-    patience: PositiveInt = 3
-
-
-class TrainingConfig(Section):
-    """The recipe."""
-
-    loop: LoopConfig = LoopConfig()
-    warm_up: WarmUpConfig = WarmUpConfig()
-    fine_tune: FineTuneConfig = FineTuneConfig()
 
 
 class CrossValidationConfig(Section):

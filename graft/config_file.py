@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from graft.config import DataConfig, Section
+from graft.config import DataConfig
 from graft.errors import ConfigError
+from graft.section import Section
 from graft.storage import is_address
 
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a point, YAML 1.1 takes it for text

@@ -9,12 +9,15 @@ import numpy as np
 
 from graft.backbones import build, preprocessing
 from graft.calibration import fit_temperature
-from graft.config import ModelConfig, TrainingConfig
+from graft.config import ModelConfig
 from graft.datasets import ImageSource
+from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.metrics import Predictions, joined
+from graft.plan import TrainingPlan, fine_tuning
 from graft.seeds import derive_seed
 from graft.splits import Folds
-from graft.training import EpochMetrics, Images, OnEpochEnd, Phase, evaluate, train
+from graft.training import Images, Trained, evaluate, train
+from graft.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,25 @@ def train_and_test(
     folds: Folds,
     fold: int,
     root: Path,
-    configs: tuple[ModelConfig, TrainingConfig],
+    configs: tuple[ModelConfig, TrainingConfig, TrainingPlan],
     seed: int,
     on_epoch_end: OnEpochEnd,
 ) -> FoldResult:
     """Warm up and fine-tune on the other folds, then judge on this one, once."""
-    model_config, training = configs
+    model_config, training, plan = configs
     training_rows, validation_rows, test_rows = folds.rows(fold)
     source = ImageSource(root, sorted(folds.table["label"].unique()), preprocessing(model_config))
     images = Images(source, training_rows, validation_rows)
     fold_seed = derive_seed(seed, "fold", fold)
-    model = build(model_config, len(source.classes), fold_seed)
-    warm = train(model, Phase.warm_up(training.warm_up), training.loop, images, fold_seed, on_epoch_end)
-    head_only = evaluate(warm.model, source, test_rows)
-    tuned = train(warm.model, Phase.fine_tune(training.fine_tune), training.loop, images, fold_seed, on_epoch_end)
-    return FoldResult(fold, head_only, evaluate(tuned.model, source, test_rows), warm.history, tuned.history)
+    fresh = Trained(build(model_config, len(source.classes), fold_seed))
+    warm = train(fresh, Phase.warm_up(training.warm_up), training.loop, images, fold_seed, on_epoch_end)
+    head_only = evaluate(warm.model, source, test_rows, training.compute)
+    if not plan.decision.thaw_epochs:
+        return FoldResult(fold, head_only, head_only, warm.history, [])
+    phase = fine_tuning(training.fine_tune, plan.decision)
+    tuned = train(warm, phase, training.loop, images, fold_seed, on_epoch_end)
+    said = evaluate(tuned.model, source, test_rows, training.compute)
+    return FoldResult(fold, head_only, said, warm.history, tuned.history)
 
 
 def summarize(results: list[FoldResult]) -> CrossValidation:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from graft.images import read_rgb
 from graft.seeds import derive_seed, seeded
-from graft.transforms import Preprocessing, for_evaluation
+from graft.training_config import LoopConfig
+from graft.transforms import Preprocessing, for_evaluation, for_training
 
-Batch = tuple[Tensor, Tensor]
+Sampling = Literal["shuffled", "balanced"]
+Batch = tuple[Tensor, Tensor, Tensor]  # uint8 [batch, 3, crop, crop], labels and row numbers int64 [batch]
 
 
 @dataclass(frozen=True)
@@ -46,44 +49,81 @@ class _Images(Dataset[Batch]):
         epoch, index = key
         image = torch.from_numpy(np.array(read_rgb(self.paths[index], self.hashes[index]))).permute(2, 0, 1)
         with seeded(derive_seed(self.seed, epoch, self.hashes[index])):
-            return self.transform(image), torch.tensor(self.labels[index])
+            return self.transform(image), torch.tensor(self.labels[index]), torch.tensor(index)
 
 
-class _Order(Sampler[tuple[int, int]]):
-    """Every index once an epoch, shuffled anew by seed and epoch, or in order."""
+class _InOrder(Sampler[tuple[int, int]]):
+    """Every index once, in order."""
 
-    def __init__(self, length: int, seed: int | None) -> None:
-        self.length = length
+    def __init__(self, length: int) -> None:
+        self.keys = [(0, index) for index in range(length)]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.keys)
+
+
+class Shuffled(Sampler[tuple[int, int]]):
+    """Indices anew in each epoch, by seed and epoch alone: each once, or every class equally often."""
+
+    def __init__(self, labels: list[int], seed: int, sampling: Sampling) -> None:
+        self.labels = np.array(labels)
         self.seed = seed
+        self.sampling = sampling
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return iter([(epoch, int(index)) for index in order])
+        generator = np.random.default_rng([self.seed, self.epoch])
+        if self.sampling == "balanced":
+            share = 1.0 / np.bincount(self.labels)[self.labels]
+            order = generator.choice(len(self.labels), len(self.labels), p=share / share.sum())
+        else:
+            order = generator.permutation(len(self.labels))
+        return iter([(self.epoch, int(index)) for index in order])
 
 
-def training_batches(
-    source: ImageSource, rows: pd.DataFrame, transform: Callable[[Tensor], Tensor], batch_size: int, seed: int
-) -> DataLoader[Batch]:
-    """Shuffled batches of uint8 ``[batch, 3, crop, crop]`` and int64 ``[batch]``, anew in each iteration."""
-    return _loader(_Images(source, rows, transform, seed), batch_size, _Order(len(rows), seed))
+class TrainingBatches:
+    """Batches of training images, the same for the same seed and epoch.
+
+    A last batch of a single image is left out: a batch norm cannot learn from it.
+    """
+
+    def __init__(self, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig, seed: int) -> None:
+        transform = for_training(
+            loop.augmentation.strength, loop.augmentation.horizontal_flip, source.preprocessing
+        )
+        images = _Images(source, rows, transform, seed)
+        self.order = Shuffled(images.labels, seed, loop.sampling)
+        single = len(rows) % loop.batch_size == 1 and len(rows) > 1
+        self.loader = _loader(images, loop.batch_size, self.order, drop_last=single)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        self.order.epoch = epoch
+        yield from self.loader
 
 
 def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 16) -> DataLoader[Batch]:
     """Batches in the order of the rows, as the exported model sees the images."""
     prepare = partial(for_evaluation, preprocessing=source.preprocessing)
-    return _loader(_Images(source, rows, prepare, 0), batch_size, _Order(len(rows), None))
+    return _loader(_Images(source, rows, prepare, 0), batch_size, _InOrder(len(rows)))
 
 
-def _loader(images: _Images, batch_size: int, order: _Order) -> DataLoader[Batch]:
+def _loader(
+    images: _Images, batch_size: int, order: Sampler[tuple[int, int]], drop_last: bool = False
+) -> DataLoader[Batch]:
     workers = min((os.cpu_count() or 1) // 2, 8) if len(images.paths) > 4 * batch_size else 0
+    # A generator of its own: else starting workers would draw from torch's, and shift all that follows.
     return DataLoader(
         images, batch_size, sampler=order, num_workers=workers, persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available(), drop_last=drop_last,
+        generator=torch.Generator(),
     )  # fmt: skip

@@ -15,9 +15,10 @@ from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from graft.cross_validation import CrossValidation
+from graft.history import EpochMetrics
 from graft.metrics import Predictions
+from graft.rate_finder import RateCurve
 from graft.thumbnails import small
-from graft.training import EpochMetrics
 
 mpl.rcParams["text.parse_math"] = False  # a class may be called $x$
 INK, QUIET = "#1b2a33", "#8a979e"
@@ -112,6 +113,20 @@ def folds(result: CrossValidation) -> Figure:
     axes.set_xlim(-0.5, len(x) - 0.5)
     _dress(axes, f"Accuracy {mean:.3f} ± {spread:.3f}")
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def rate_curve(curve: RateCurve, key: str) -> Figure:
+    """The loss over the learning rate, with the suggestion marked."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.rates, curve.losses, color=BLUE, linewidth=1.5)
+    loss = curve.losses[curve.rates.index(curve.suggestion)]
+    axes.axvline(curve.suggestion, color=QUIET, linestyle=":", linewidth=1)
+    axes.scatter([curve.suggestion], [loss], color=ORANGE, zorder=3)
+    axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, loss), color=INK, fontsize=9, va="bottom")
+    axes.set(xscale="log", xlabel=key, ylabel="training loss (nats)")
+    _dress(axes, "Where the loss falls fastest")
     return figure
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from scipy.special import log_softmax
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
 from graft.calibration import probabilities
 
@@ -46,6 +47,22 @@ class Predictions:
     def macro_f1(self) -> float:
         """The mean over classes of F1, 0..1; a class that is never named counts 0."""
         return float(f1_score(self.labels, self.predicted, average="macro", zero_division=0.0))
+
+    @property
+    def auroc(self) -> float:
+        """The mean over classes of the area under the curve of one class against the rest, 0..1.
+
+        Classes without images, or without any of another class, do not count; with no class left it is 0.5.
+        """
+        present = [k for k in range(len(self.classes)) if 0 < (self.labels == k).sum() < len(self.labels)]
+        areas = [roc_auc_score(self.labels == k, self.probabilities[:, k]) for k in present]
+        return float(np.mean(areas)) if areas else 0.5
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy of the labels in nats."""
+        chosen = log_softmax(self.logits / self.temperature, axis=1)[np.arange(len(self.labels)), self.labels]
+        return float(-chosen.mean())
 
     @property
     def ece(self) -> float:

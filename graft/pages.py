@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from graft.figures import as_png, class_histogram
 from graft.manifest import Manifest
+from graft.plan import COLUMNS, TrainingPlan
 from graft.promotion import Verdict
 from graft.splits import PARTS, Folds, Split
 from graft.validation import Quarantine
@@ -59,6 +60,11 @@ def verdict_page(verdict: Verdict) -> str:
         "may be promoted" if verdict.passed else "is refused"
     )
     return page("Gate", said, verdict.passed, tables={"": (("", "condition", "required", "found"), rows)})
+
+
+def plan_page(plan: TrainingPlan) -> str:
+    """What happens to each stage of the backbone in training."""
+    return page("Training plan", plan.verdict, tables={"Stages, from input to output": (COLUMNS, plan.rows())})
 
 
 def manifest_page(manifest: Manifest) -> str:

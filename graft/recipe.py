@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from graft.backbones import PinnedModel, build, count_stages, licence, preprocessing
+from graft.backbones import build, count_stages, preprocessing
 from graft.checkpoint import Checkpoint
-from graft.config import FineTuneConfig, LoopConfig, ModelConfig, TrainingConfig, WarmUpConfig
+from graft.config import ModelConfig
 from graft.datasets import ImageSource
+from graft.devices import Compute
 from graft.errors import ConfigError
+from graft.history import OnEpochEnd, Phase
+from graft.lora import require_peft
 from graft.metrics import Predictions
+from graft.plan import TrainingPlan, fine_tuning
+from graft.section import Section
 from graft.seeds import derive_seed
 from graft.splits import Split
-from graft.training import Images, OnEpochEnd, Phase, evaluate, train
+from graft.training import Images, Trained, evaluate, train
+from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig, WarmUpConfig
 from graft.transforms import Preprocessing
+from graft.weights import PinnedModel, licence
+
+logger = logging.getLogger(__name__)
 
 
 def check(model: ModelConfig, training: TrainingConfig) -> None:
-    """Refuse to thaw more stages than the backbone has; raises ``ConfigError``."""
-    asked, known = training.fine_tune.unfrozen_stages, count_stages(model)
-    if asked > known:
-        raise ConfigError(
-            f"training.fine_tune.unfrozen_stages is {asked}; {model.architecture} has {known} stages, "
-            f"give at most that."
-        )
+    """Refuse what this backbone or this machine cannot do; raises ``ConfigError``."""
+    tune, known = training.fine_tune, count_stages(model)
+    for key, asked in (
+        ("unfrozen_stages", tune.unfrozen_stages or 0),
+        ("thaw_epochs", len(tune.thaw_epochs or ())),
+    ):
+        if asked > known:
+            raise ConfigError(
+                f"training.fine_tune.{key} thaws {asked} stages; {model.architecture} has {known}, give at most "
+                f"that."
+            )
+    if tune.lora:
+        require_peft()
+    Compute.of(training.compute)
 
 
 def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:
@@ -48,7 +65,8 @@ def warm_up(
     shape = preprocessing(model.config)
     images = images_of(root, split, shape)
     fresh = build(model.config, len(split.classes), derive_seed(seed, "head"))
-    trained = train(fresh, Phase.warm_up(config), loop, images, seed, tell)
+    trained = train(Trained(fresh), Phase.warm_up(config), loop, images, seed, tell)
+    assert trained.best is not None
     return Checkpoint(
         architecture=model.config.architecture,
         dropout=model.config.dropout,
@@ -58,8 +76,10 @@ def warm_up(
         weights=contiguous(trained.model),
         weights_licence=licence(model.config),
         recipe=_dumped({"model": model, "loop": loop, "warm_up": config}) | {"seed": seed},
-        history=trained.history,
+        best=trained.best,
         best_epoch=trained.best_epoch,
+        history=trained.history,
+        proofs=trained.proofs,
         training_hashes=sorted({*images.train["sha256"], *images.validation["sha256"]}),
     )
 
@@ -68,28 +88,41 @@ def fine_tune(
     root: Path,
     split: Split,
     warm: Checkpoint,
-    configs: tuple[LoopConfig, FineTuneConfig],
+    configs: tuple[LoopConfig, FineTuneConfig, TrainingPlan],
     seed: int,
     tell: OnEpochEnd,
 ) -> Checkpoint:
-    """Train the last stages and the head of a warm checkpoint; ``tell`` hears of each epoch."""
-    loop, config = configs
+    """Train what thaws of a warm checkpoint, and its head; the checkpoint itself where nothing does."""
+    loop, config, plan = configs
+    if not plan.decision.thaw_epochs:
+        logger.info("Fine-tuning is left out (%s).", plan.verdict)
+        return warm
     images = images_of(root, split, warm.preprocessing)
-    trained = train(warm.model(), Phase.fine_tune(config), loop, images, seed, tell)
+    trained = train(Trained(warm.model(), warm.best), fine_tuning(config, plan.decision), loop, images, seed, tell)
+    if trained.best_epoch == 0:
+        logger.warning(
+            "No epoch of fine-tuning was better than the warm head on the validation images; its weights stay."
+        )
+    assert trained.best is not None
     return replace(
         warm,
         stage="fine_tune",
         weights=contiguous(trained.model),
-        recipe=warm.recipe | _dumped({"loop": loop, "fine_tune": config}),
-        history=trained.history,
+        recipe=warm.recipe | _dumped({"loop": loop, "fine_tune": config}) | {"strategy": plan.decision.strategy},
+        best=trained.best,
         best_epoch=trained.best_epoch,
+        history=trained.history,
+        proofs=[*warm.proofs, *trained.proofs],
     )
 
 
-def judge_holdout(root: Path, split: Split, checkpoint: Checkpoint, temperature: float) -> Predictions:
+def judge_holdout(
+    root: Path, split: Split, checkpoint: Checkpoint, temperature: float, compute: ComputeConfig
+) -> Predictions:
     """What the model says of the held-out images, with calibrated probabilities."""
     source = ImageSource(root, checkpoint.classes, checkpoint.preprocessing)
-    return replace(evaluate(checkpoint.model(), source, split.rows("holdout")), temperature=temperature)
+    said = evaluate(checkpoint.model(), source, split.rows("holdout"), compute)
+    return replace(said, temperature=temperature)
 
 
 def contiguous(model: nn.Module) -> dict[str, Tensor]:
@@ -97,7 +130,5 @@ def contiguous(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _dumped(
-    sections: Mapping[str, LoopConfig | WarmUpConfig | FineTuneConfig | PinnedModel],
-) -> dict[str, object]:
-    return {name: section.model_dump() for name, section in sections.items()}
+def _dumped(sections: Mapping[str, Section]) -> dict[str, object]:
+    return {name: section.model_dump(mode="json") for name, section in sections.items()}

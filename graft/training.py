@@ -1,91 +1,31 @@
-"""The training loop, the same for warm-up and fine-tuning: only what is frozen differs."""
+"""The training loop, the same for warm-up and fine-tuning: only what thaws, and when, differs."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from graft.backbones import named_stage_parameters
-from graft.config import FineTuneConfig, LoopConfig, WarmUpConfig
-from graft.datasets import Batch, ImageSource, evaluation_batches, training_batches
-from graft.errors import TrainingError
-from graft.freezing import freeze_all_but, frozen_fingerprint, prove_unmoved, train_mode
+from graft.datasets import ImageSource, TrainingBatches, evaluation_batches
+from graft.devices import Compute
+from graft.features import head_inputs
+from graft.freezing import FreezeProof, fingerprint
+from graft.guards import require_finite, require_learned, require_normalised, require_remembered, require_varied
+from graft.history import EpochMetrics, OnEpochEnd, Phase
+from graft.learner import Learner
 from graft.metrics import Predictions
+from graft.objective import Mix, Objective, mixing
+from graft.progress import ProgressLine
 from graft.seeds import derive_seed, seeded
-from graft.transforms import for_training, normalise
+from graft.snapshot import Snapshot, SnapshotFile
+from graft.training_config import ComputeConfig, LoopConfig
+from graft.transforms import Preprocessing, normalise
 
-WARM_UP_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase of training: what thaws, how long, how fast.
-
-    The head learns at ``learning_rate``; each stage toward the input ``stage_decay`` times slower than the
-    next. The epoch with the best macro-F1 counts, and training ends after ``patience`` epochs without a better
-    one; with a patience of ``None`` the last epoch counts: a head is best where its rate has come to rest, and
-    few validation images choose an epoch by luck.
-    """
-
-    name: str
-    epochs: int
-    learning_rate: float
-    unfrozen_stages: int = 0
-    stage_decay: float = 1.0
-    patience: int | None = None
-
-    @classmethod
-    def warm_up(cls, config: WarmUpConfig) -> Phase:
-        """The head alone."""
-        return cls("warmup", config.epochs, config.learning_rate)
-
-    @classmethod
-    def fine_tune(cls, config: FineTuneConfig) -> Phase:
-        """The head and the last stages."""
-        return cls(
-            "finetune",
-            config.epochs,
-            config.learning_rate,
-            config.unfrozen_stages,
-            config.stage_decay,
-            config.patience,
-        )
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch gave. Losses are mean cross-entropies in nats; the others are 0..1."""
-
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    learning_rates: dict[str, float] = field(default_factory=dict)
-
-    def named(self, prefix: str) -> dict[str, float]:
-        """The metrics under their names in MLflow."""
-        rates = {f"{prefix}/lr_{stage}": rate for stage, rate in self.learning_rates.items()}
-        own = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
-        return {f"{prefix}/{name}": getattr(self, name) for name in own} | rates
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The weights of the epoch that counts (on a tie of macro-F1, the lower loss), and all epochs' metrics."""
-
-    model: nn.Module
-    history: list[EpochMetrics]
-    best_epoch: int
+ANYWHERE = ComputeConfig()
 
 
 @dataclass(frozen=True)
@@ -97,126 +37,176 @@ class Images:
     validation: pd.DataFrame
 
 
-OnEpochEnd = Callable[[Phase, int, EpochMetrics], None]
+@dataclass(frozen=True)
+class Trained:
+    """A model with the metrics of the epoch whose weights it has, and how it came to them.
+
+    ``best_epoch`` counts from 1; 0 says that no epoch was better than what the phase began with.
+    """
+
+    model: nn.Module
+    best: EpochMetrics | None = None
+    best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+    proofs: list[FreezeProof] = field(default_factory=list)
 
 
 def train(
-    model: nn.Module, phase: Phase, loop: LoopConfig, images: Images, seed: int, on_epoch_end: OnEpochEnd
+    start: Trained, phase: Phase, loop: LoopConfig, images: Images, seed: int, on_epoch_end: OnEpochEnd
 ) -> Trained:
     """Train a phase on top of what the model holds; the given model is left as it was.
 
-    Raises ``TrainingError`` where the loss is not finite, or where frozen weights moved.
+    Each epoch leaves a snapshot in the cache, from which the same call goes on where it was killed; then
+    ``on_epoch_end`` hears of all epochs again. Raises ``TrainingError`` where a guard stops training, or where
+    something frozen moved.
     """
-    model = copy.deepcopy(model).to(device()).to(memory_format=torch.channels_last)
-    trainable = freeze_all_but(model, phase.unfrozen_stages)
-    frozen = frozen_fingerprint(model)
-    batches = _batches(loop, images, derive_seed(seed, phase.name))
-    optimizer = _optimizer(model, trainable, phase, loop)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(phase.epochs * len(batches)))
-    history: list[EpochMetrics] = []
-    best, best_weights = 0, copy.deepcopy(model.state_dict())
-    for epoch in range(phase.epochs):
-        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        train_mode(model, trainable)
-        with seeded(derive_seed(seed, phase.name, epoch)):
-            loss = train_one_epoch(model, batches, optimizer, schedule, loop, images.source)
-        metrics = _epoch_metrics(loss, evaluate(model, images.source, images.validation), rates)
-        history.append(metrics)
+    seed = derive_seed(seed, phase.name)
+    task = Task.of(images, phase, loop, seed)
+    learner = Learner(start.model, phase, loop, len(task.batches), seed)
+    task.check(learner)
+    stopping = EarlyStopping(phase, loop.select_by, start.best)
+    file = SnapshotFile.of(*_key(start, phase, loop, images, seed))
+    file.clear_old()
+    if snapshot := file.read():
+        learner.restore(snapshot)
+        stopping.repeat(snapshot.history)
+    for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
-        if phase.patience is None or epoch == 0 or _rank(metrics) > _rank(history[best]):
-            best, best_weights = epoch, copy.deepcopy(model.state_dict())
-        elif epoch - best >= phase.patience:
-            break
-    prove_unmoved(model, frozen)
-    model.load_state_dict(best_weights)
-    return Trained(model.cpu().eval(), history, best)
+    with ProgressLine(phase, len(task.batches), len(stopping.history)) as line:
+        while not stopping.finished:
+            epoch = len(stopping.history)
+            learner.begin(epoch)
+            with seeded(derive_seed(seed, epoch)):
+                loss = train_one_epoch(learner, task, epoch, line)
+            said = evaluate(learner.judged, images.source, images.validation, loop.compute)
+            require_varied(torch.from_numpy(said.logits), "the model's outputs")
+            metrics = EpochMetrics.of(loss, said, learner.rates)
+            task.judge(said, metrics, start.best, last=epoch + 1 == phase.epochs)
+            if stopping.note(metrics):
+                learner.keep()
+            state = learner.scaler.state_dict()
+            file.write(Snapshot(stopping.history, learner.tensors(), learner.proofs, state, stopping.finished))
+            line.epoch(metrics)
+            on_epoch_end(phase, epoch, metrics)
+    return Trained(learner.finish(), stopping.best, stopping.best_epoch, stopping.history, learner.proofs)
 
 
-def train_one_epoch(
-    model: nn.Module,
-    batches: DataLoader[Batch],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    loop: LoopConfig,
-    source: ImageSource,
-) -> float:
+def train_one_epoch(learner: Learner, task: Task, epoch: int, line: ProgressLine) -> float:
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for images, labels in tqdm(batches, desc="Training", unit="batch", disable=None, leave=False):
-        logits = model(_on_device(images, source))
-        loss = functional.cross_entropy(logits, labels.to(device()), label_smoothing=loop.label_smoothing)
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                "the loss is not finite; lower learning_rate under training.warm_up or .fine_tune."
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trainable, loop.gradient_clip)
-        optimizer.step()
-        schedule.step()
+    for number, (pixels, labels, rows) in enumerate(task.batches.epoch(epoch), start=1):
+        images, targets = placed(pixels, task.shape, learner.compute), labels.to(learner.compute.device)
+        if task.mix:
+            images, targets = task.mix(images, targets)
+        with learner.compute.autocast():
+            logits = learner.forward(images)
+        loss = task.objective(logits, targets)
+        require_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))
+        learner.learn(loss, number)
+        line.step(loss.item(), learner.rate)
         total, count = total + loss.item() * len(labels), count + len(labels)
     return total / count
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, source: ImageSource, rows: pd.DataFrame) -> Predictions:
-    """What a model says of these images, as the exported model would see them."""
-    model = model.to(device()).eval()
+def evaluate(
+    model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE
+) -> Predictions:
+    """What a model says of these images in float32, as the exported model would see them."""
+    here = Compute.of(compute)
+    model = here.place_model(model).eval()
     logits, labels = [], []
     batches = evaluation_batches(source, rows)
-    for images, targets in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
-        logits.append(model(_on_device(images, source)).float().cpu().numpy())
+    for pixels, targets, _ in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
+        logits.append(model(placed(pixels, source.preprocessing, here)).float().cpu().numpy())
         labels.append(targets.numpy())
     return Predictions(list(rows["path"]), np.concatenate(labels), np.concatenate(logits), source.classes)
 
 
-def device() -> torch.device:
-    """The fastest device here: CUDA, Apple's, or the CPU."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+def placed(pixels: Tensor, shape: Preprocessing, compute: Compute) -> Tensor:
+    """Normalised images on the device, of uint8 ``[batch, 3, crop, crop]``."""
+    return normalise(compute.place_images(pixels), shape)
 
 
-def _on_device(images: Tensor, source: ImageSource) -> Tensor:
-    moved = images.to(device(), non_blocking=True)
-    return normalise(moved, source.preprocessing).contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Task:
+    """What is learned: from which images, in which batches, mixed how, and what is minimised."""
+
+    images: Images
+    phase: Phase
+    batches: TrainingBatches
+    objective: Objective
+    mix: Mix | None
+
+    @classmethod
+    def of(cls, images: Images, phase: Phase, loop: LoopConfig, seed: int) -> Task:
+        """The task that a config sets."""
+        classes = images.source.classes
+        counts = images.train["label"].value_counts().reindex(classes, fill_value=0)
+        objective = Objective(loop.loss, list(counts), Compute.of(loop.compute).device)
+        batches = TrainingBatches(images.source, images.train, loop, seed)
+        return cls(images, phase, batches, objective, mixing(loop.augmentation, len(classes)))
+
+    @property
+    def shape(self) -> Preprocessing:
+        """What the pixels go through."""
+        return self.images.source.preprocessing
+
+    def check(self, learner: Learner) -> None:
+        """Look at the first images on their way to the head; raises ``TrainingError`` where they say nothing."""
+        pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(16))))
+        images = placed(pixels, self.shape, learner.compute)
+        require_normalised(images, self.shape)
+        require_varied(head_inputs(learner.model, images), "the features that reach the head")
+
+    def judge(self, said: Predictions, metrics: EpochMetrics, before: EpochMetrics | None, last: bool) -> None:
+        """Look at what an epoch gave; raises ``TrainingError`` where it would be wrong to go on."""
+        if before is not None:
+            require_remembered(before, metrics, len(said.labels), len(said.classes))
+        elif last and not self.phase.thaw_epochs:
+            require_learned(said, self.phase)
 
 
-def _batches(loop: LoopConfig, images: Images, seed: int) -> DataLoader[Batch]:
-    transform = for_training(loop.augmentation, loop.horizontal_flip, images.source.preprocessing)
-    return training_batches(images.source, images.train, transform, loop.batch_size, seed)
+@dataclass
+class EarlyStopping:
+    """The epochs so far, and which of them counts."""
+
+    phase: Phase
+    select_by: str
+    best: EpochMetrics | None
+    best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs have run, or none better is to be expected."""
+        done, patience = len(self.history), self.phase.patience
+        return done >= self.phase.epochs or (patience is not None and done - self.best_epoch >= patience)
+
+    def note(self, metrics: EpochMetrics) -> bool:
+        """Add an epoch; returns whether it is the one that counts now."""
+        self.history.append(metrics)
+        better = (
+            self.phase.patience is None
+            or self.best is None
+            or metrics.rank(self.select_by) > self.best.rank(self.select_by)
+        )
+        if better:
+            self.best, self.best_epoch = metrics, len(self.history)
+        return better
+
+    def repeat(self, history: list[EpochMetrics]) -> None:
+        """Note all epochs of a snapshot."""
+        for metrics in history:
+            self.note(metrics)
 
 
-def _optimizer(model: nn.Module, trainable: list[str], phase: Phase, loop: LoopConfig) -> torch.optim.AdamW:
-    """AdamW with a rate for each stage, and no weight decay on norms and biases (one-dimensional weights)."""
-    groups: list[dict[str, object]] = []
-    for distance, stage in enumerate(reversed(trainable)):
-        rate = phase.learning_rate * phase.stage_decay**distance
-        parameters = [value for _, value in named_stage_parameters(model, stage)]
-        for decays in (True, False):
-            part = [value for value in parameters if (value.ndim > 1) == decays]
-            decay = loop.weight_decay if decays else 0.0
-            if part:
-                groups.append({"params": part, "lr": rate, "weight_decay": decay, "name": stage})
-    return torch.optim.AdamW(groups)
-
-
-def _warm_up_then_cosine(steps: int) -> Callable[[int], float]:
-    """A factor of the learning rate: up a line over the first tenth, then down a cosine to nearly nothing."""
-    rising = max(1, round(steps * WARM_UP_SHARE))
-
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
-
-    return factor
-
-
-def _epoch_metrics(train_loss: float, said: Predictions, rates: dict[str, float]) -> EpochMetrics:
-    loss = functional.cross_entropy(torch.from_numpy(said.logits), torch.from_numpy(said.labels)).item()
-    return EpochMetrics(train_loss, loss, said.accuracy, said.macro_f1, rates)
-
-
-def _rank(metrics: EpochMetrics) -> tuple[float, float]:
-    return metrics.val_macro_f1, -metrics.val_loss
+def _key(start: Trained, phase: Phase, loop: LoopConfig, images: Images, seed: int) -> list[str]:
+    """All that decides the result of a training."""
+    parts = [
+        rows[["path", "label", "sha256"]].to_json(orient="values") for rows in (images.train, images.validation)
+    ]
+    return [
+        repr(phase), loop.model_dump_json(), repr(start.best), fingerprint(start.model.state_dict().items()),
+        repr(images.source.preprocessing), *images.source.classes, str(seed), *parts,
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ from materializers.records import (
     ComparisonMaterializer,
     OnnxCheckMaterializer,
     RegistrationMaterializer,
+    TrainingPlanMaterializer,
     VerdictMaterializer,
 )
 from materializers.tables import (
@@ -29,6 +30,7 @@ __all__ = [
     "QuarantineMaterializer",
     "RegistrationMaterializer",
     "SplitMaterializer",
+    "TrainingPlanMaterializer",
     "ValidationReportMaterializer",
     "VerdictMaterializer",
 ]

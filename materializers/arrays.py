@@ -11,8 +11,8 @@ from zenml.enums import VisualizationType
 
 from graft import figures
 from graft.cross_validation import CrossValidation, FoldResult
+from graft.history import EpochMetrics
 from graft.metrics import Predictions
-from graft.training import EpochMetrics
 from materializers.base import FolderMaterializer, canonical, digest
 
 

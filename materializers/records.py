@@ -8,7 +8,8 @@ from typing import Any
 from zenml.enums import VisualizationType
 
 from graft.onnx_model import OnnxCheck
-from graft.pages import facts_page, verdict_page
+from graft.pages import facts_page, plan_page, verdict_page
+from graft.plan import TrainingPlan
 from graft.promotion import Comparison, Condition, Verdict
 from graft.registration import Registration
 from materializers.base import FolderMaterializer, canonical, digest
@@ -49,6 +50,24 @@ class RegistrationMaterializer(RecordMaterializer):
 
     ASSOCIATED_TYPES = (Registration,)
     TITLE = "Registered model"
+
+
+class TrainingPlanMaterializer(RecordMaterializer):
+    """Stores what will be trained."""
+
+    ASSOCIATED_TYPES = (TrainingPlan,)
+
+    def load(self, data_type: type[Any]) -> TrainingPlan:  # noqa: ARG002
+        """Read a plan."""
+        return TrainingPlan.from_record(self.read_json("record.json"))
+
+    def save_visualizations(self, data: TrainingPlan) -> dict[str, VisualizationType]:
+        """Show the table of stages."""
+        return self.show(pages={"plan": plan_page(data)})
+
+    def extract_metadata(self, data: TrainingPlan) -> dict[str, Any]:
+        """Name the strategy, and why."""
+        return {"strategy": data.decision.strategy, "reason": data.decision.reason}
 
 
 class ComparisonMaterializer(RecordMaterializer):

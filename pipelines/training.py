@@ -3,21 +3,22 @@
 zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
 """
 
-from graft.backbones import pin
 from graft.config import (
     CrossValidationConfig,
     DataConfig,
     ExportConfig,
     ModelConfig,
     RegistryConfig,
-    TrainingConfig,
     TrainingParameters,
 )
 from graft.runtime.strict import strict_pipeline
+from graft.training_config import TrainingConfig
+from graft.weights import pin
 from steps.evaluate_holdout import evaluate_holdout
 from steps.export_onnx import export_onnx
 from steps.fine_tune import fine_tune
 from steps.ingest_images import ingest_images
+from steps.plan_training import plan_training
 from steps.register_model import register_model
 from steps.report_run import report_run
 from steps.split_data import split_data
@@ -38,7 +39,7 @@ def training_pipeline(
     registry: RegistryConfig = RegistryConfig(),
     seed: int = 0,
 ) -> None:
-    """Validate, split, warm up, fine-tune, cross-validate, evaluate, export, register."""
+    """Validate, split, plan, warm up, fine-tune, cross-validate, evaluate, export, register."""
     # Data
     manifest = ingest_images(data.root, data.limits)
     report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
@@ -46,23 +47,24 @@ def training_pipeline(
 
     # The model
     pinned = pin(model)
+    plan = plan_training(split, pinned, training, seed)
     warm = warm_up_head(split, pinned, training.loop, training.warm_up, seed)
-    tuned = fine_tune(split, warm, training.loop, training.fine_tune, seed)
+    tuned = fine_tune(split, warm, training.loop, training.fine_tune, plan, seed)
 
     # The evidence
     results = [
-        train_fold(folds, fold, pinned, training, seed, id=f"fold_{fold}")
+        train_fold(folds, fold, pinned, training, plan, seed, id=f"fold_{fold}")
         for fold in range(cross_validation.folds)
     ]
     summary, temperature = summarize_folds(results)
-    holdout = evaluate_holdout(split, tuned, temperature)
+    holdout = evaluate_holdout(split, tuned, temperature, training.compute)
 
     # The file
     exported = export_onnx(manifest, tuned, temperature, summary, holdout, export.opset)
     check = validate_onnx(split, exported, tuned, temperature, export)
     registration = register_model(exported, check, tuned, registry)
     report_run(
-        manifest, report, warm, tuned, summary, holdout, exported, check, registration,
+        manifest, report, plan, warm, tuned, summary, holdout, exported, check, registration,
         parameters=TrainingParameters(
             data=data, model=model, training=training, cross_validation=cross_validation,
             export=export, registry=registry, seed=seed,

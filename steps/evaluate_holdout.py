@@ -7,11 +7,12 @@ from graft.metrics import Predictions
 from graft.recipe import judge_holdout
 from graft.runtime.caching import cached_step
 from graft.splits import Split
+from graft.training_config import ComputeConfig
 
 
 @cached_step()
 def evaluate_holdout(
-    split: Split, checkpoint: Checkpoint, temperature: float
+    split: Split, checkpoint: Checkpoint, temperature: float, compute: ComputeConfig
 ) -> Annotated[Predictions, "holdout_predictions"]:
     """Judge on the holdout, once, with calibrated probabilities."""
-    return judge_holdout(split.folder(), split, checkpoint, temperature)
+    return judge_holdout(split.folder(), split, checkpoint, temperature, compute)

@@ -7,6 +7,7 @@ from graft.cross_validation import CrossValidation
 from graft.manifest import Manifest
 from graft.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
+from graft.plan import TrainingPlan
 from graft.registration import Registration
 from graft.runtime.headline import Evidence, log_headline
 from graft.runtime.tracking import TRACKED
@@ -17,6 +18,7 @@ from graft.validation import ValidationReport
 def report_run(
     manifest: Manifest,
     validation: ValidationReport,
+    plan: TrainingPlan,
     warm: Checkpoint,
     tuned: Checkpoint,
     cross_validation: CrossValidation,
@@ -28,6 +30,6 @@ def report_run(
 ) -> None:
     """Log metrics, parameters, figures and tags; ``parameters`` is the config as JSON."""
     evidence = Evidence(
-        manifest, validation, warm, tuned, cross_validation, holdout, exported, check, registration
+        manifest, validation, plan, warm, tuned, cross_validation, holdout, exported, check, registration
     )
     log_headline(evidence, parameters)

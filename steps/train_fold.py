@@ -4,20 +4,21 @@ from typing import Annotated
 
 import mlflow
 
-from graft.backbones import PinnedModel
-from graft.config import TrainingConfig
 from graft.cross_validation import FoldResult, train_and_test
+from graft.plan import TrainingPlan
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import COMPLETE, STATUS, TRACKED_BELOW, log_epoch
 from graft.splits import Folds
+from graft.training_config import TrainingConfig
+from graft.weights import PinnedModel
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED_BELOW)
 def train_fold(
-    folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, seed: int
+    folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, plan: TrainingPlan, seed: int
 ) -> Annotated[FoldResult, "fold_result"]:
     """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
-    result = train_and_test(folds, fold, folds.folder(), (model.config, training), seed, log_epoch)
+    result = train_and_test(folds, fold, folds.folder(), (model.config, training, plan), seed, log_epoch)
     mlflow.log_metrics(result.named())
     mlflow.set_tag(STATUS, COMPLETE)
     return result

@@ -93,6 +93,14 @@ class Workshop:
         assert not check or done.returncode == 0, output
         return Finished(done.returncode, output)
 
+    def start(self, *command: str, output: Path) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, and go on; what it prints goes to a file."""
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [Path(sys.executable).parent / command[0], *command[1:]], cwd=self.root, env=self.environment,
+                stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
     def python(self, code: str) -> str:
         """Run code against this workshop's stores; returns what it printed."""
         done = subprocess.run(

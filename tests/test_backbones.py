@@ -1,22 +1,23 @@
-"""Any torchvision classifier becomes a backbone with stages and a head; weights fit or are refused."""
+"""Any torchvision classifier becomes a backbone with stages and a head; what cannot be meant is refused."""
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
+import copy
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torchvision import models
 
-from graft.backbones import build, check, head_name, pin, preprocessing, stages, state_dict
+from graft.backbones import build, check, count_stages, outline, preprocessing, skeleton, stage_of, stages
 from graft.config import ModelConfig
-from graft.errors import ConfigError, WeightsError
+from graft.errors import ConfigError
 
 SMALL = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5"]
 MEDIUM = ["efficientnet_b0", "densenet121", "vit_b_16", "googlenet", "regnet_y_400mf", "swin_t", "convnext_tiny"]
+ALL = models.list_models(module=models)
 
 
 def config(**values: Any) -> ModelConfig:  # noqa: ANN401
@@ -24,13 +25,44 @@ def config(**values: Any) -> ModelConfig:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("architecture", [*SMALL, *MEDIUM])
-def test_the_head_is_new_and_the_stages_run_from_input_to_output(architecture: str) -> None:
+def test_the_head_is_new_and_there_are_stages(architecture: str) -> None:
     model = build(config(architecture=architecture), classes=3, seed=0).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
     names = stages(model)
     assert names[-1] == "head"
     assert len(names) == len(set(names)) >= 5
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_the_stages_run_from_input_to_output(architecture: str) -> None:
+    model = outline(config(architecture=architecture))
+    order: list[str] = []
+    for name, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)) and name:
+            module.register_forward_pre_hook(partial(_note, order, stage_of(name)))
+    px = preprocessing(config(architecture=architecture)).crop_px
+    logits = model(torch.empty(2, 3, px, px, device="meta"))
+    assert logits.shape == (2, 2)
+    logits.sum().backward()
+    assert [name for name, value in model.named_parameters() if value.grad is None] == []
+    assert [stage for stage, _ in groupby(order)] == stages(model)
+
+
+def _note(order: list[str], stage: str, *_: object) -> None:
+    order.append(stage)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_the_outline_is_the_skeleton_without_its_numbers(architecture: str) -> None:
+    entries = outline(config(architecture=architecture)).state_dict()
+    real = skeleton(architecture, 2, 0.2, 224)
+    assert {name: value.shape for name, value in entries.items()} == {
+        name: value.shape for name, value in real.state_dict().items()
+    }
+    assert {value.device.type for value in entries.values()} == {"meta"}
+    assert {value.device.type for value in real.state_dict().values()} == {"cpu"}
+    assert count_stages(config(architecture=architecture)) == len(stages(real)) - 1
 
 
 def test_the_head_depends_on_the_seed_alone() -> None:
@@ -42,29 +74,11 @@ def test_the_head_depends_on_the_seed_alone() -> None:
     assert not torch.equal(first["classifier.1.weight"], third["classifier.1.weight"])
 
 
-def test_the_bundled_weights_fit() -> None:
-    model = build(config(weights="letters"), 10, seed=0)
-    assert preprocessing(config(weights="letters")).crop_px == 48
-    assert model.state_dict()["features.0.0.weight"].dtype == torch.float32
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_file_of_weights_is_loaded_whole_but_for_the_head(tmp_path: Path, suffix: str) -> None:
-    source = models.mobilenet_v3_small().state_dict()
-    path = tmp_path / f"weights{suffix}"
-    save_file(source, path) if suffix == ".safetensors" else torch.save(source, path)
-    model = build(config(weights=str(path)), 3, seed=0)
-    head = head_name(model)
-    loaded = {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
-    assert all(torch.equal(value, source[name]) for name, value in loaded.items())
-
-
-def test_the_norm_before_the_head_keeps_its_pretrained_weights(tmp_path: Path) -> None:
-    source = models.convnext_tiny().state_dict()
-    source["classifier.0.weight"].fill_(3.0)
-    save_file(source, tmp_path / "w.safetensors")
-    model = build(config(architecture="convnext_tiny", weights=str(tmp_path / "w.safetensors")), 2, seed=0)
-    assert (model.state_dict()["classifier.0.weight"] == 3.0).all()
+def test_mnasnet_takes_weights_that_know_no_version() -> None:
+    model = build(config(architecture="mnasnet0_5"), 3, seed=0)
+    other = copy.deepcopy(build(config(architecture="mnasnet0_5"), 3, seed=1))
+    other.load_state_dict(dict(model.state_dict()))
+    assert torch.equal(other.get_parameter("layers.0.weight"), model.get_parameter("layers.0.weight"))
 
 
 def test_weights_bring_their_own_preprocessing() -> None:
@@ -78,65 +92,10 @@ def test_weights_bring_their_own_preprocessing() -> None:
     assert preprocessing(config(architecture="inception_v3")).mean == (0.5, 0.5, 0.5)
 
 
-def test_the_last_norm_of_a_transformer_thaws_first() -> None:
-    assert stages(build(config(architecture="vit_b_32"), 2, seed=0))[-3:] == [
-        "encoder.layers.encoder_layer_11", "encoder.ln", "head"
-    ]  # fmt: skip
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    save_file(models.resnet18().state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=r"do not fit mobilenet_v3_small: .* entries are missing"):
-        build(config(weights=str(tmp_path / "w.safetensors")), 3, seed=0)
-
-
-class Trap:
-    """Unpickled, it would leave a file behind."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
-    (tmp_path / "w.pth").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        state_dict(config(weights=str(tmp_path / "w.pth")))
-    assert not (tmp_path / "ran").exists()
-
-
-def test_torn_weights_are_refused(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(100)}, tmp_path / "w.safetensors")
-    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:120])
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        state_dict(config(weights=str(tmp_path / "w.safetensors")))
-
-
-def test_no_network_and_no_cache_says_where_to_put_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", _refused)
-    with pytest.raises(WeightsError, match=r"place it in .*checkpoints"):
-        state_dict(config(weights="DEFAULT"))
-
-
-def _refused(*_: object, **__: object) -> None:
-    raise OSError("no network")
-
-
-def test_torchvisions_cache_is_used_where_there_is_no_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", _refused)
-    name = models.MobileNet_V3_Small_Weights.DEFAULT.url.rsplit("/", 1)[1]
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save({"a": torch.ones(1)}, tmp_path / "hub" / "checkpoints" / name)
-    monkeypatch.setattr("torch.hub._get_torch_home", lambda: str(tmp_path))
-    assert state_dict(config(weights="DEFAULT"))["a"] == torch.ones(1)
+def test_a_transformer_is_embedded_first_and_its_last_norm_thaws_first() -> None:
+    names = stages(outline(config(architecture="vit_b_32")))
+    assert names[:2] == ["embedding", "encoder.layers.encoder_layer_0"]
+    assert names[-3:] == ["encoder.layers.encoder_layer_11", "encoder.ln", "head"]
 
 
 @pytest.mark.parametrize(
@@ -147,21 +106,31 @@ def test_torchvisions_cache_is_used_where_there_is_no_network(
         ({"weights": "gone.safetensors"}, "which is no file"),
         ({"architecture": "resnet18", "weights": "letters"}, "fits mobilenet_v3_small only"),
         ({"architecture": "fasterrcnn_resnet50_fpn"}, "model.architecture is 'fasterrcnn_resnet50_fpn'"),
+        (
+            {"architecture": "vit_b_16", "crop_px": 100},
+            "model.crop_px is 100, which vit_b_16 cannot take; use a multiple of 16, such as 224.",
+        ),
+        (
+            {"architecture": "vit_b_16", "weights": "IMAGENET1K_V1", "crop_px": 256},
+            "model.crop_px is 256, but the weights of vit_b_16 know 224 alone",
+        ),
+        (
+            {"architecture": "inception_v3", "resize_px": 64},
+            "model.resize_px is 64, which inception_v3 cannot take; use 299.",
+        ),
+        ({"architecture": "maxvit_t", "crop_px": 256}, "which maxvit_t cannot take; use 224."),
+        ({"architecture": "vit_h_14"}, "whose weights of 2.5 GB do not fit an ONNX file, which holds 2 GB"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(values: dict[str, str], words: str) -> None:
+def test_what_cannot_be_meant_is_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as error:
         check(config(**values))
     assert words in str(error.value)
 
 
-def test_a_file_replaced_under_its_name_has_another_fingerprint(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"one")
-    before = pin(config(weights=str(path)))
-    path.write_bytes(b"two")
-    assert pin(config(weights=str(path))) != before
-    assert pin(config(weights="letters")).weights_fingerprint != "none"
+@pytest.mark.parametrize("architecture", ["vit_b_16", "maxvit_t", "inception_v3"])
+def test_a_size_that_the_architecture_can_take_is_not(architecture: str) -> None:
+    check(config(architecture=architecture, crop_px=448))
 
 
 def test_sizes_may_be_given() -> None:

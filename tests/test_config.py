@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.config import PromotionParameters, Section, TrainingParameters
+from graft.config import PromotionParameters, TrainingParameters
 from graft.config_file import parse_parameters, read_yaml, with_overrides
 from graft.errors import ConfigError
+from graft.section import Section
 
 HERE = {"data": {"root": "."}}
 
@@ -61,11 +62,15 @@ def test_an_unknown_key_is_refused_by_name_in_every_section(path: tuple[str, ...
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("training", "loop"), {"batch_size": "many"}, "training.loop.batch_size is 'many'"),
-        (("training", "loop"), {"batch_size": 0}, "greater than or equal to 1"),
-        (("training", "loop"), {"augmentation": "wild"}, "'none', 'light' or 'strong'"),
+        (("training",), {"batch_size": "many"}, "training.batch_size is 'many'"),
+        (("training",), {"batch_size": 0}, "greater than or equal to 1"),
+        (("training", "augmentation"), {"strength": "wild"}, "'none', 'light' or 'strong'"),
+        (("training", "fine_tune"), {"unfrozen_stages": 3}, "which strategy auto does not use"),
+        (("training", "fine_tune"), {"thaw_epochs": [0, 1]}, "thaw_epochs belongs to strategy gradual"),
+        (("training",), {"strategy": "gradual", "fine_tune": {"thaw_epochs": [1, 0]}}, "that never fall"),
+        (("training",), {"strategy": "gradual", "fine_tune": {"thaw_epochs": [0, 3]}}, "give epochs from 0 to 2"),
         (("training", "warm_up"), {"learning_rate": -1.0}, "greater than 0"),
-        (("training", "loop"), {"horizontal_flip": 1}, "valid boolean"),
+        (("training", "augmentation"), {"horizontal_flip": 1}, "valid boolean"),
         (("cross_validation",), {"folds": 1}, "cross_validation.folds is 1"),
         (("model",), {"crop_px": 300, "resize_px": 200}, "crop_px must be at most resize_px"),
         (("registry",), {"name": "a/b"}, "registry.name is 'a/b'"),

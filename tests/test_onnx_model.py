@@ -13,15 +13,16 @@ import onnx
 import pytest
 from PIL import Image
 
-from graft.backbones import build, licence, preprocessing
+from graft.backbones import build, preprocessing
 from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig, ModelConfig
 from graft.errors import DataError, ExportError
+from graft.history import EpochMetrics
 from graft.onnx_model import OnnxModel, export, validate
 from graft.predict import predict
 from graft.recipe import contiguous
-from graft.training import EpochMetrics
 from graft.transforms import Preprocessing
+from graft.weights import licence
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 CLASSES = ["ant", "bee", "größer"]
@@ -31,7 +32,7 @@ CLASSES = ["ant", "bee", "größer"]
 def checkpoint() -> Checkpoint:
     return Checkpoint(
         MODEL.architecture, MODEL.dropout, CLASSES, Preprocessing(60, 48, (0.5,) * 3, (0.5,) * 3), "fine_tune",
-        contiguous(build(MODEL, 3, seed=0)), licence(MODEL), {}, [EpochMetrics(1, 1, 0.5, 0.5)], 0, ["aa"],
+        contiguous(build(MODEL, 3, seed=0)), licence(MODEL), {}, EpochMetrics(1, 1, 0.5, 0.5, 0.5),
     )  # fmt: skip
 
 

@@ -6,6 +6,10 @@ The tests of this file build on each other in order: each run costs seconds.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +23,7 @@ TRAINING = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline", 
 ALWAYS = {"ingest_images", "register_model", "report_run"}
 TRAINED = {"warm_up_head", "fine_tune", "fold_0", "fold_1"}
 JUDGED = {"summarize_folds", "evaluate_holdout", "export_onnx", "validate_onnx"}
-EVERY = ALWAYS | {"validate_data", "split_data"} | TRAINED | JUDGED
+EVERY = ALWAYS | {"validate_data", "split_data", "plan_training"} | TRAINED | JUDGED
 HEADLINE = {
     "data/images", "data/quarantined", "warmup/train_loss", "warmup/val_accuracy", "finetune/train_loss",
     "finetune/val_accuracy", "finetune/val_macro_f1", "finetune/lr_head", "cv/accuracy_mean", "cv/accuracy_std",
@@ -55,6 +59,7 @@ def prepared(workshop: Workshop) -> Workshop:
     parameters["training"]["warm_up"]["epochs"] = 2
     parameters["training"]["fine_tune"]["epochs"] = 2
     parameters["cross_validation"] = {"folds": 2}
+    parameters["seed"] = 0
     parameters["export"] = {"parity_images": 4}
     (workshop.root / "small.yaml").write_text(yaml.safe_dump(content))
     return workshop
@@ -77,7 +82,7 @@ def test_the_first_run_runs_every_step(prepared: Workshop, first: Finished) -> N
     assert set(parent["metrics"]) >= HEADLINE
     assert parent["tags"]["graft.status"] == "complete"
     assert parent["params"]["training.fine_tune.epochs"] == "2"
-    assert {"figures/curves.png", "figures/folds.png", "validation.html"} <= set(parent["files"])
+    assert {"figures/curves.png", "figures/folds.png", "validation.html", "stages.json"} <= set(parent["files"])
     assert len(parent["models"]) == 1
     assert [child["name"] for child in children] == ["fold_0", "fold_1"]
     for child in children:
@@ -159,6 +164,27 @@ def test_a_changed_image_reruns_what_depends_on_it(prepared: Workshop, first: Fi
     assert finished.ran == EVERY
     assert f"3/{image.name}" in finished.output
     assert runs(prepared)[-3]["metrics"]["data/quarantined"] == 1
+
+
+def test_a_killed_run_goes_on_after_its_last_epoch(prepared: Workshop, first: Finished, tmp_path: Path) -> None:
+    assert first.code == 0
+    prepared.edit("small.yaml", "seed: 0", "seed: 1")
+    running = prepared.start(*TRAINING, output=tmp_path / "output")
+    deadline = time.monotonic() + 300
+    while (tmp_path / "output").read_text().count("finetune 1/2") < 2:  # in the final model, and in the first fold
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    finished = prepared.run(*TRAINING)
+    assert {"fold_0", "fold_1"} <= finished.ran <= EVERY - {"warm_up_head", "fine_tune", "plan_training"}
+    assert [finished.output.count(f"{epoch}/2: loss") for epoch in ("warmup 1", "warmup 2", "finetune 2")] == [
+        1,
+        1,
+        2,
+    ]
+    assert finished.output.count("finetune 1/2: loss") == 1  # the first fold's was finished before
 
 
 PROMOTION = ("zenml", "pipeline", "run", "pipelines.promotion.promotion_pipeline", "-c", "gate.yaml")

@@ -40,8 +40,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "steps.fine_tune is 3": {"steps": {"fine_tune": 3}},
     "`parameters` is empty": {"parameters": None},
     "unknown key 'trainin'": {"parameters": {"data": {"root": "."}, "trainin": {}}},
-    "unfrozen_stages is 50; mobilenet_v3_small has 13 stages": {
-        "parameters": GOOD["parameters"] | {"training": {"fine_tune": {"unfrozen_stages": 50}}}
+    "unfrozen_stages thaws 50 stages; mobilenet_v3_small has 13": {
+        "parameters": GOOD["parameters"]
+        | {"training": {"strategy": "last_stages", "fine_tune": {"unfrozen_stages": 50}}}
     },
     "did you mean 'resnet18'": {"parameters": {"data": {"root": "."}, "model": {"architecture": "resnet81"}}},
 }

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from graft.backbones import build, pin, preprocessing, stage_of
-from graft.config import FineTuneConfig, LoopConfig, ModelConfig, SplitConfig, WarmUpConfig
-from graft.datasets import ImageSource
+from graft.backbones import build, preprocessing, stage_of
+from graft.config import ModelConfig, SplitConfig
+from graft.datasets import ImageSource, TrainingBatches
 from graft.errors import TrainingError
-from graft.freezing import freeze_all_but, frozen_fingerprint, prove_unmoved, train_mode
+from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.manifest import Manifest, scan
+from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.splits import Split, split_images
-from graft.training import EpochMetrics, Images, Phase, evaluate, train
-from graft.transforms import Preprocessing
+from graft.training import EarlyStopping, Images, Trained, evaluate, train
+from graft.training_config import (
+    AugmentationConfig,
+    ComputeConfig,
+    FineTuneConfig,
+    LoopConfig,
+    LoraConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    WarmUpConfig,
+)
+from graft.weights import pin
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
-LOOP = LoopConfig(horizontal_flip=False)
-WARM = WarmUpConfig(epochs=2, learning_rate=0.01)
-FINE = FineTuneConfig(epochs=2, unfrozen_stages=3, learning_rate=1e-3, stage_decay=0.5)
+PLAIN = AugmentationConfig(horizontal_flip=False)
+RECIPE = TrainingConfig(
+    strategy="last_stages",
+    batch_size=16,
+    augmentation=PLAIN,
+    warm_up=WarmUpConfig(epochs=2, learning_rate=0.01),
+    fine_tune=FineTuneConfig(epochs=2, unfrozen_stages=3, learning_rate=1e-3, stage_decay=0.5),
+)
+LOOP = RECIPE.loop
+WARM = Phase.warm_up(RECIPE.warm_up)
+FINE = Phase.fine_tune(RECIPE.fine_tune, (0, 0, 0))
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @pytest.fixture(scope="module")
@@ -41,102 +63,183 @@ def images(manifest: Manifest, split: Split) -> Images:
     return images_of(manifest.folder(), split, preprocessing(MODEL))
 
 
+@pytest.fixture(scope="module")
+def few(images: Images) -> Images:
+    """Three of each digit to train on: two steps an epoch."""
+    return replace(images, train=images.train.groupby("label").head(3))
+
+
 def silent(_: Phase, __: int, ___: EpochMetrics) -> None:
     pass
 
 
-def moved(before: nn.Module, after: nn.Module) -> set[str]:
-    """The stages in which any weight or statistic differs."""
-    old, new = before.state_dict(), after.state_dict()
-    return {stage_of(name) for name in old if not torch.equal(old[name], new[name])}
+def loop(**values: Any) -> LoopConfig:  # noqa: ANN401
+    return LoopConfig.model_validate({"batch_size": 16, "augmentation": PLAIN} | values)
 
 
-def test_warm_up_moves_the_head_alone(images: Images) -> None:
-    fresh = build(MODEL, 10, seed=0)
-    trained = train(fresh, Phase.warm_up(WARM), LOOP, images, 0, silent)
-    assert moved(fresh, trained.model) == {"head"}
+def run(images: Images, phase: Phase = FINE, loop: LoopConfig = LOOP, tell: OnEpochEnd = silent) -> Trained:
+    return train(Trained(build(MODEL, 10, seed=0)), phase, loop, images, 0, tell)
 
 
-def test_fine_tuning_moves_the_last_stages_and_no_batch_statistics(images: Images) -> None:
-    fresh = build(MODEL, 10, seed=0)
-    trained = train(fresh, Phase.fine_tune(FINE), LOOP, images, 0, silent)
-    assert moved(fresh, trained.model) == {"features.10", "features.11", "features.12", "head"}
-    statistics = dict(fresh.named_buffers())
-    assert all(torch.equal(statistics[name], value) for name, value in trained.model.named_buffers())
+def moved(after: nn.Module, statistics: bool = False) -> set[str]:
+    """The stages in which any weight, or any batch-norm statistic, differs from the fresh model's."""
+    old, new = build(MODEL, 10, seed=0).state_dict(), after.state_dict()
+    assert list(old) == list(new)
+    return {
+        stage_of(name)
+        for name in old
+        if name.endswith(STATISTICS) == statistics and not torch.equal(old[name], new[name])
+    }
 
 
-def test_a_frozen_weight_that_moved_is_caught() -> None:
-    model = build(MODEL, 10, seed=0)
-    freeze_all_but(model, 1)
-    before = frozen_fingerprint(model)
-    prove_unmoved(model, before)
-    with torch.no_grad():
-        next(model.parameters()).add_(1e-6)
-    with pytest.raises(TrainingError, match="changed during training"):
-        prove_unmoved(model, before)
+def test_warm_up_moves_the_head_alone(few: Images) -> None:
+    trained = run(few, WARM)
+    assert moved(trained.model) == {"head"}
+    assert moved(trained.model, statistics=True) == set()
 
 
-def test_batch_statistics_that_moved_are_caught() -> None:
-    model = build(MODEL, 10, seed=0)
-    freeze_all_but(model, 1)
-    before = frozen_fingerprint(model)
-    model.train()(torch.rand(2, 3, 48, 48))
-    with pytest.raises(TrainingError, match="batch-norm statistics"):
-        prove_unmoved(model, before)
+def test_fine_tuning_moves_the_last_stages_and_learns_their_batch_statistics(few: Images) -> None:
+    trained = run(few)
+    assert moved(trained.model) == {"features.10", "features.11", "features.12", "head"}
+    assert moved(trained.model, statistics=True) <= {"features.10", "features.11", "features.12"}
+    assert [proof.frozen_stages for proof in trained.proofs] == [10]
 
 
-def test_train_mode_keeps_batch_norms_and_frozen_stages_in_eval() -> None:
-    model = build(MODEL, 10, seed=0)
-    train_mode(model, freeze_all_but(model, 2))
-    for name, module in model.named_modules():
-        expected = bool(name) and stage_of(name) in ("features.11", "features.12", "head")
-        assert module.training == (expected and not isinstance(module, nn.BatchNorm2d)), name
+@pytest.mark.parametrize(("policy", "stages"), [("all_frozen", 0), ("frozen_stages", 3), ("adapt", 13)])
+def test_the_batch_norm_policy_says_whose_statistics_move(few: Images, policy: Any, stages: int) -> None:  # noqa: ANN401
+    # With a patience of none, the last epoch counts, whatever it is worth.
+    trained = run(few, replace(FINE, epochs=1, patience=None), loop(batch_norm=policy))
+    assert len(moved(trained.model, statistics=True)) == stages
+    assert moved(trained.model) == {"features.10", "features.11", "features.12", "head"}
 
 
-def test_more_stages_than_there_are_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"unfrozen_stages is 99, but the backbone has 13 stages"):
-        freeze_all_but(build(MODEL, 10, seed=0), 99)
-
-
-def test_rates_fall_toward_the_input(images: Images) -> None:
+def test_stages_thaw_one_after_another_and_each_change_is_proven(few: Images) -> None:
     heard: list[EpochMetrics] = []
-    train(
-        build(MODEL, 10, 0), Phase.fine_tune(FINE), LOOP, images, 0, lambda _, __, metrics: heard.append(metrics)
-    )
-    first = heard[0].learning_rates
-    assert list(first) == ["head", "features.12", "features.11", "features.10"]
-    rates = list(first.values())
-    assert all(later == pytest.approx(earlier / 2) for earlier, later in pairwise(rates))
-    assert set(heard[0].named("finetune")) >= {"finetune/train_loss", "finetune/val_accuracy", "finetune/lr_head"}
+    phase = replace(FINE, epochs=3, thaw_epochs=(0, 1, 1), patience=None)
+    trained = run(few, phase, tell=lambda _, __, metrics: heard.append(metrics))
+    assert [list(metrics.learning_rates) for metrics in heard] == [
+        ["head", "features.12"],
+        ["head", "features.12", "features.11", "features.10"],
+        ["head", "features.12", "features.11", "features.10"],
+    ]
+    assert [proof.frozen_stages for proof in trained.proofs] == [12, 10]
+    assert len({proof.sha256 for proof in trained.proofs}) == 2
 
 
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(manifest: Manifest, split: Split) -> None:
-    def whole() -> str:
-        warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, WARM), 3, silent)
-        return fine_tune(manifest.folder(), split, warm, (LOOP, FINE), 3, silent).fingerprint
-
-    torch.manual_seed(1)
-    first = whole()
-    torch.manual_seed(2)
-    assert whole() == first
+def test_rates_fall_toward_the_input(few: Images) -> None:
+    rates = list(run(few).history[0].learning_rates.values())
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
 
 
-def test_the_recipe_learns_and_remembers_what_it_was_trained_on(manifest: Manifest, split: Split) -> None:
-    warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, WARM), 0, silent)
-    tuned = fine_tune(manifest.folder(), split, warm, (LOOP, FINE), 0, silent)
-    said = judge_holdout(manifest.folder(), split, tuned, 1.0)
+VARIANTS: dict[str, LoopConfig] = {
+    "sgd": loop(optimizer=OptimizerConfig(name="sgd", schedule="one_cycle")),
+    "constant": loop(optimizer=OptimizerConfig(schedule="constant", accumulation_steps=2)),
+    "strong": loop(augmentation=AugmentationConfig(strength="strong")),
+    "none": loop(augmentation=AugmentationConfig(strength="none")),
+    "mixed": loop(augmentation=AugmentationConfig(mixup_alpha=0.2, cutmix_alpha=1.0)),
+    "focal": loop(loss=LossConfig(focal_gamma=2.0, class_weights=True)),
+    "balanced": loop(sampling="balanced", select_by="auroc"),
+    "averaged": loop(ema_decay=0.9, select_by="loss"),
+    "bfloat16": loop(compute=ComputeConfig(precision="bfloat16")),
+    "contiguous": loop(compute=ComputeConfig(channels_last=False)),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_way_of_training_moves_what_it_should_and_repeats_itself(
+    few: Images, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    once = replace(FINE, epochs=1, patience=None)
+    first = run(few, once, VARIANTS[name])
+    assert moved(first.model) == {"features.10", "features.11", "features.12", "head"}
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))  # or the snapshot of the first would answer
+    again = run(few, once, VARIANTS[name])
+    pairs = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not any(torch.equal(weight, one) for weight, one in _against_default(first.model, few, name))
+
+
+def _against_default(model: nn.Module, few: Images, name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The head's weights beside those of the default loop: an option that does nothing would leave them equal."""
+    if name == "contiguous":  # a layout is no other recipe
+        return []
+    default = run(few, replace(FINE, epochs=1, patience=None)).model.state_dict()
+    own = model.state_dict()
+    return [(own[key], default[key]) for key in own if key == "classifier.1.weight"]
+
+
+def test_adapters_are_merged_and_what_they_adapt_is_all_that_changes(few: Images) -> None:
+    trained = run(few, replace(FINE, epochs=1, patience=None, lora=LoraConfig(rank=2)))
+    before, after = build(MODEL, 10, seed=0).state_dict(), trained.model.state_dict()
+    assert moved(trained.model) == {"features.10", "features.11", "features.12", "head"}
+    norms = [name for name in before if name.startswith("features") and ".1." in name and "weight" in name]
+    assert norms
+    assert all(torch.equal(before[name], after[name]) for name in norms if before[name].ndim == 1)
+
+
+def test_a_phase_that_makes_nothing_better_gives_back_what_it_began_with(few: Images) -> None:
+    warm = run(few, WARM)
+    assert warm.best is not None
+    perfect = replace(warm, best=replace(warm.best, val_macro_f1=1.0, val_loss=0.0))
+    tuned = train(perfect, replace(FINE, patience=1), LOOP, few, 0, silent)
+    assert (tuned.best_epoch, tuned.best, len(tuned.history)) == (0, perfect.best, 1)
+    pairs = zip(warm.model.parameters(), tuned.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_training_stops_after_epochs_that_are_no_better_and_the_best_counts() -> None:
+    def metrics(value: float) -> EpochMetrics:
+        return EpochMetrics(1.0, 1.0, value, value, value)
+
+    stopping = EarlyStopping(replace(FINE, epochs=9, patience=2), "macro_f1", None)
+    better = [stopping.note(metrics(value)) for value in (0.5, 0.7, 0.6, 0.7)]
+    assert better == [True, True, False, False]
+    assert (stopping.finished, stopping.best_epoch, len(stopping.history)) == (True, 2, 4)
+
+
+def test_the_same_seed_gives_the_same_checkpoint_bit_for_bit(
+    manifest: Manifest, split: Split, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def whole(seed: int) -> str:
+        monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / str(seed)))
+        torch.manual_seed(seed)
+        plan = make_plan(manifest.folder(), split, pin(MODEL), RECIPE, 3)
+        warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, RECIPE.warm_up), 3, silent)
+        return fine_tune(manifest.folder(), split, warm, (LOOP, RECIPE.fine_tune, plan), 3, silent).fingerprint
+
+    assert whole(1) == whole(2)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "head_only", "last_stages", "gradual"])
+def test_the_recipe_learns_and_remembers_what_it_was_trained_on(
+    manifest: Manifest,
+    split: Split,
+    strategy: Any,  # noqa: ANN401
+) -> None:
+    recipe = TrainingConfig(
+        strategy=strategy, batch_size=16, augmentation=PLAIN, warm_up=RECIPE.warm_up,
+        fine_tune=FineTuneConfig(epochs=2, learning_rate=1e-3, stage_decay=0.5),
+    )  # fmt: skip
+    plan = make_plan(manifest.folder(), split, pin(MODEL), recipe, 0)
+    warm = warm_up(manifest.folder(), split, pin(MODEL), (LOOP, recipe.warm_up), 0, silent)
+    tuned = fine_tune(manifest.folder(), split, warm, (LOOP, recipe.fine_tune, plan), 0, silent)
+    said = judge_holdout(manifest.folder(), split, tuned, 1.0, recipe.compute)
     assert said.accuracy > 0.7
+    assert (tuned is warm) == (not plan.decision.thaw_epochs)
     assert not set(tuned.training_hashes) & set(split.rows("holdout")["sha256"])
     assert set(tuned.training_hashes) == set(split.rows("train", "validation")["sha256"])
-    assert {"model", "loop", "warm_up", "fine_tune", "seed"} <= set(tuned.recipe)
+    assert {"model", "loop", "warm_up", "seed"} <= set(tuned.recipe)
 
 
-def test_a_loss_that_is_not_finite_stops_training(images: Images) -> None:
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_its_paths(few: Images) -> None:
     model = build(MODEL, 10, seed=0)
     with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="not finite"):
-        train(model, Phase.warm_up(WARM), LOOP, images, 0, silent)
+        model.get_parameter("classifier.1.weight")[0].fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"epoch 1 of warmup, at a batch with .* and 13 more") as error:
+        train(Trained(model), WARM, LOOP, few, 0, silent)
+    listed = Path(str(error.value).split("(all in ")[1].split(")")[0]).read_text().splitlines()
+    assert set(listed) <= set(few.train["path"])
+    assert "training.warm_up.learning_rate" in str(error.value)
 
 
 def test_evaluation_does_not_depend_on_the_size_of_batches_or_on_mode(images: Images) -> None:
@@ -148,32 +251,28 @@ def test_evaluation_does_not_depend_on_the_size_of_batches_or_on_mode(images: Im
         assert logits == pytest.approx(together[i], abs=1e-4)
 
 
-@pytest.mark.parametrize("strength", ["none", "light", "strong"])
-def test_each_strength_of_augmentation_trains(images: Images, strength: str) -> None:
-    loop = LoopConfig(augmentation=strength)  # type: ignore[arg-type]
-    one = WarmUpConfig(epochs=1)
-    assert len(train(build(MODEL, 10, 0), Phase.warm_up(one), loop, images, 0, silent).history) == 1
-
-
-def test_augmentation_can_be_handed_to_worker_processes() -> None:
-    import pickle
-
-    from graft.transforms import for_training
-
-    shape = Preprocessing(48, 48)
-    for strength in ("none", "light", "strong"):
-        transform = pickle.loads(pickle.dumps(for_training(strength, True, shape)))
-        assert transform(torch.zeros(3, 60, 70, dtype=torch.uint8)).shape == (3, 48, 48)
+def batches(images: Images, seed: int = 5, **values: Any) -> TrainingBatches:  # noqa: ANN401
+    source = ImageSource(images.source.root, images.source.classes, preprocessing(MODEL))
+    return TrainingBatches(source, images.train, loop(**values), seed)
 
 
 def test_a_batch_is_what_its_seed_and_epoch_say(images: Images) -> None:
-    from graft.datasets import training_batches
-    from graft.transforms import for_training
-
-    shape = Preprocessing(48, 48)
-    source = ImageSource(images.source.root, images.source.classes, shape)
-    transform = for_training("strong", True, shape)
-    first, second = (training_batches(source, images.train, transform, 200, 5) for _ in range(2))
-    one, again, other = next(iter(first))[0], next(iter(second))[0], next(iter(first))[0]
+    strong = AugmentationConfig(strength="strong")
+    first, second = (batches(images, batch_size=200, augmentation=strong) for _ in range(2))
+    one, again, other = (next(part)[0] for part in (first.epoch(3), second.epoch(3), first.epoch(4)))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_balanced_sampling_draws_every_class_as_often(images: Images) -> None:
+    table = images.train
+    lopsided = replace(images, train=table[(table["label"] == "0") | (table["path"].str.endswith("0.png"))])
+    drawn = torch.cat([labels for _, labels, _ in batches(lopsided, sampling="balanced").epoch(0)])
+    shuffled = torch.cat([labels for _, labels, _ in batches(lopsided).epoch(0)])
+    assert sorted(shuffled.tolist()) == sorted(int(label) for label in lopsided.train["label"])
+    assert (drawn == 0).sum() < (shuffled == 0).sum()
+
+
+def test_no_batch_holds_a_single_image(images: Images) -> None:
+    rows = images.train.head(17)
+    assert [len(labels) for _, labels, _ in batches(replace(images, train=rows)).epoch(0)] == [16]

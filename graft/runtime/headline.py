@@ -16,8 +16,16 @@ from graft.cross_validation import CrossValidation
 from graft.manifest import Manifest
 from graft.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
+from graft.plan import TrainingPlan
 from graft.registration import Registration
-from graft.runtime.tracking import COMPLETE, STATUS, flattened, log_figures, log_missing_history
+from graft.runtime.tracking import (
+    COMPLETE,
+    STATUS,
+    flattened,
+    log_figures,
+    log_missing_history,
+    log_plan,
+)
 from graft.validation import ValidationReport
 from graft.validation_page import validation_page
 
@@ -28,6 +36,7 @@ class Evidence:
 
     manifest: Manifest
     validation: ValidationReport
+    plan: TrainingPlan
     warm: Checkpoint
     tuned: Checkpoint
     cross_validation: CrossValidation
@@ -51,13 +60,15 @@ def headline(evidence: Evidence) -> dict[str, float]:
 def log_headline(evidence: Evidence, parameters: str) -> None:
     """Log metrics, parameters, figures and tags into the active MLflow run."""
     run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
+    tuned = evidence.tuned.history if evidence.tuned.stage == "fine_tune" else []
     log_missing_history("warmup", evidence.warm.history)
-    log_missing_history("finetune", evidence.tuned.history)
+    log_missing_history("finetune", tuned)
+    log_plan(evidence.plan)
     mlflow.log_metrics(headline(evidence) | step_times(run))
     mlflow.log_params(flattened(json.loads(parameters)))
     log_figures(
         {
-            "curves": figures.learning_curves(evidence.warm.history, evidence.tuned.history),
+            "curves": figures.learning_curves(evidence.warm.history, tuned),
             "folds": figures.folds(evidence.cross_validation),
             "holdout_confusion": figures.confusion(evidence.holdout),
             "holdout_reliability": figures.reliability(evidence.holdout),
@@ -71,6 +82,7 @@ def log_headline(evidence: Evidence, parameters: str) -> None:
         {
             STATUS: COMPLETE,
             "graft.model": evidence.registration.uri,
+            "graft.frozen_sha256": evidence.tuned.proofs[-1].sha256,
             "graft.reused_steps": ", ".join(reused_steps(run)) or "none",
             "zenml.run_id": str(run.id),
             "zenml.run_name": run.name,

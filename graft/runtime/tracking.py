@@ -9,7 +9,8 @@ import mlflow
 from matplotlib.figure import Figure
 from zenml.config.base_settings import SettingsOrDict
 
-from graft.training import EpochMetrics, Phase
+from graft.history import EpochMetrics, Phase
+from graft.plan import COLUMNS, TrainingPlan
 
 # A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.
 STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
@@ -30,6 +31,15 @@ def log_missing_history(phase_name: str, history: list[EpochMetrics]) -> None:
         return
     for epoch, metrics in enumerate(history):
         mlflow.log_metrics(metrics.named(phase_name), step=epoch)
+
+
+def log_plan(plan: TrainingPlan) -> None:
+    """Log the table of stages, and the strategy as a tag to filter by."""
+    columns = [list(column) for column in zip(*plan.rows(), strict=True)]
+    mlflow.log_table(dict(zip(COLUMNS, columns, strict=True)), "stages.json")
+    mlflow.set_tag("graft.strategy", plan.decision.strategy)
+    if plan.similarity is not None:
+        mlflow.log_metric("data/similarity", plan.similarity)
 
 
 def log_figures(figures: Mapping[str, Figure]) -> None:

@@ -1,0 +1,71 @@
+"""Where and how precisely to compute."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graft.errors import ConfigError
+from graft.training_config import ComputeConfig
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, the precision of its matrix products, and the layout of images in its memory."""
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    compiled: bool
+
+    @classmethod
+    def of(cls, config: ComputeConfig) -> Compute:
+        """What a config asks for; raises ``ConfigError`` where this machine cannot give it."""
+        device = _device(config.device)
+        return cls(device, _precision(config.precision, device), config.channels_last, config.compile)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for what runs inside; weights stay in float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps small gradients of float16 from vanishing; does nothing at any other precision."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+    def place_model(self, model: nn.Module) -> nn.Module:
+        """Move a model here."""
+        return model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload,no-any-return]
+
+    def place_images(self, images: Tensor) -> Tensor:
+        """Move images ``[batch, 3, height, width]`` here."""
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def _device(name: str) -> torch.device:
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return here or torch.device("cpu")
+    if name != "cpu" and (here is None or here.type != name):
+        raise ConfigError(
+            f"training.compute.device is {name!r}, and this machine has {here.type if here else 'cpu'} only; "
+            f"take auto."
+        )
+    return torch.device(name)
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if good else torch.float32
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("training.compute.precision is 'float16', which is for CUDA and Apple; take float32.")
+    return PRECISIONS[name]

@@ -1,0 +1,141 @@
+"""What will be trained, settled and shown before anything is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graft.backbones import build, preprocessing, stage_of, stages
+from graft.datasets import ImageSource
+from graft.freezing import BatchNormPolicy, is_folded, stays_in_eval
+from graft.history import Phase
+from graft.optimization import stage_rates
+from graft.seeds import derive_seed
+from graft.splits import Split
+from graft.strategy import Decision, decide, measure_similarity
+from graft.training_config import FineTuneConfig, TrainingConfig
+from graft.weights import PinnedModel
+
+COLUMNS = ("stage", "parameters", "thaws at epoch", "learning rate", "batch norms")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage in the last phase: its parameters, the epoch at which it thaws (from 1; 0 never), its peak rate.
+
+    ``batch_norms`` says whether their statistics are kept or learned; empty where there are none.
+    """
+
+    stage: str
+    parameters: int
+    thaw_epoch: int
+    learning_rate: float
+    batch_norms: str
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What thaws, when, how fast and why.
+
+    ``similarity`` (at most 1; 0 is chance) says how much of the task frozen features solve; it is measured for the
+    strategy ``auto`` alone.
+    """
+
+    decision: Decision
+    images_per_class: int
+    similarity: float | None
+    stages: list[StagePlan]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> TrainingPlan:
+        """The plan that ``dataclasses.asdict`` made a record of, which may have been through JSON."""
+        decision = record["decision"]
+        decision = Decision(**decision | {"thaw_epochs": tuple(decision["thaw_epochs"])})
+        stages = [StagePlan(**stage) for stage in record["stages"]]
+        return cls(**record | {"decision": decision, "stages": stages})
+
+    @property
+    def verdict(self) -> str:
+        """The strategy and why, on one line."""
+        moving = sum(stage.parameters for stage in self.stages if stage.thaw_epoch)
+        total = sum(stage.parameters for stage in self.stages)
+        thawed = len(self.decision.thaw_epochs)
+        what = f"{thawed} of {len(self.stages) - 1} stages thaw" if thawed else "the backbone stays frozen"
+        return f"{self.decision.strategy}: {what}, {moving:,} of {total:,} parameters move; {self.decision.reason}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table of stages as text, from input to output, under ``COLUMNS``."""
+        return [
+            (
+                one.stage,
+                f"{one.parameters:,}",
+                str(one.thaw_epoch) if one.thaw_epoch else "never",
+                f"{one.learning_rate:.1e}" if one.thaw_epoch else "",
+                one.batch_norms,
+            )
+            for one in self.stages
+        ]
+
+    def in_words(self) -> str:
+        """The verdict and the table as lines of text."""
+        lines = [COLUMNS, *self.rows()]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([self.verdict, *(line.rstrip() for line in table)])
+
+
+def make_plan(root: Path, split: Split, model: PinnedModel, training: TrainingConfig, seed: int) -> TrainingPlan:
+    """Choose the strategy, where that is asked for, and say what it means for each stage."""
+    rows = split.rows("train")
+    network = build(model.config, len(split.classes), derive_seed(seed, "head"))
+    names = stages(network)
+    per_class = int(rows["label"].value_counts().median())
+    similarity = None
+    if training.strategy == "auto":
+        source = ImageSource(root, split.classes, preprocessing(model.config))
+        similarity = measure_similarity(network, source, rows, training.compute)
+    decision = decide(training, len(names) - 1, per_class, similarity)
+    thaws = bool(decision.thaw_epochs)
+    phase = fine_tuning(training.fine_tune, decision) if thaws else Phase.warm_up(training.warm_up)
+    return TrainingPlan(decision, per_class, similarity, stage_plans(network, phase, training.batch_norm))
+
+
+def fine_tuning(config: FineTuneConfig, decision: Decision) -> Phase:
+    """The phase of fine-tuning that a decision means."""
+    return Phase.fine_tune(config, decision.thaw_epochs, decision.rate_factor)
+
+
+def stage_plans(network: nn.Module, phase: Phase, batch_norm: BatchNormPolicy) -> list[StagePlan]:
+    """What a phase does with each stage, from input to output."""
+    names = stages(network)
+    thawed = [*names[len(names) - 1 - len(phase.thaw_epochs) : -1], "head"]
+    rates = stage_rates(thawed, phase.learning_rate, phase.stage_decay)
+    epochs = dict(zip(reversed(names), (0, *phase.thaw_epochs), strict=False))
+    policy: BatchNormPolicy = "all_frozen" if phase.lora else batch_norm
+    return [
+        StagePlan(
+            stage,
+            sum(value.numel() for name, value in network.named_parameters() if stage_of(name) == stage),
+            epochs[stage] + 1 if stage in thawed else 0,
+            rates.get(stage, 0.0),
+            _batch_norms(network, stage, stage in thawed, policy),
+        )
+        for stage in names
+    ]
+
+
+def _batch_norms(network: nn.Module, stage: str, thaws: bool, policy: BatchNormPolicy) -> str:
+    norms = [
+        module for name, module in network.named_modules()
+        if name and stage_of(name) == stage and isinstance(module, _BatchNorm)
+    ]  # fmt: skip
+    if not norms:
+        return ""
+    if thaws and policy == "frozen_stages" and all(is_folded(norm) for norm in norms):
+        return "statistics kept (folded)"
+    kept = all(stays_in_eval(norm, thaws, policy) for norm in norms)
+    return "statistics kept" if kept else "statistics learned"

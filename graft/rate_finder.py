@@ -1,0 +1,113 @@
+"""Which learning rate to take: raise it step by step, and look where the loss falls fastest (Smith 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from graft.backbones import build, preprocessing
+from graft.backbones import check as check_model
+from graft.config import TrainingParameters
+from graft.datasets import Batch, TrainingBatches
+from graft.errors import ConfigError, TrainingError
+from graft.history import Phase
+from graft.learner import Learner
+from graft.manifest import scan
+from graft.plan import fine_tuning, make_plan
+from graft.recipe import check as check_recipe
+from graft.recipe import images_of, warm_up
+from graft.seeds import derive_seed, seeded
+from graft.splits import split_images
+from graft.training import Images, Task, Trained, placed
+from graft.training_config import LoopConfig
+from graft.validation import require_fit, validate
+from graft.weights import pin
+
+LOWEST, HIGHEST = 1e-6, 1.0
+STEPS = 80
+SMOOTHING = 0.9
+DIVERGED = 4.0  # times the lowest loss
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """The smoothed loss in nats at each learning rate of the head, and the rate where it fell fastest."""
+
+    rates: list[float]
+    losses: list[float]
+    suggestion: float
+
+
+def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, seed: int) -> RateCurve:
+    """Raise the head's rate from 1e-6 to 1, other stages in proportion, until the loss runs away.
+
+    All stages that the phase ever thaws are thawed from the start. The given model is left as it was. Raises
+    ``TrainingError`` where the loss never falls.
+    """
+    seed = derive_seed(seed, "rate", phase.name)
+    phase = replace(phase, learning_rate=1.0, thaw_epochs=(0,) * len(phase.thaw_epochs))
+    task = Task.of(images, phase, loop, seed)
+    learner = Learner(start.model, phase, loop, len(task.batches), seed)
+    learner.begin(0)
+    rates: list[float] = []
+    losses: list[float] = []
+    average = 0.0
+    with seeded(seed):
+        for step, (pixels, labels, _) in zip(range(STEPS), _endless(task.batches), strict=False):
+            rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+            logits = learner.forward(placed(pixels, task.shape, learner.compute))
+            loss = task.objective(logits, labels.to(learner.compute.device))
+            average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
+            smoothed = average / (1 - SMOOTHING ** (step + 1))
+            if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
+                break
+            rates.append(rate)
+            losses.append(smoothed)
+            learner.learn_at(rate, loss)
+    return RateCurve(rates, losses, steepest(rates, losses))
+
+
+def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fine_tune"]) -> RateCurve:
+    """The curve for a phase of a config, on its training images; for fine-tuning, the head is warmed up first."""
+    data, training = parameters.data, parameters.training
+    check_model(parameters.model)
+    check_recipe(parameters.model, training)
+    manifest = scan(data.root, data.limits)
+    report = validate(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
+    require_fit(report)
+    split = split_images(manifest, report.clusters, data.split)
+    model, seed = pin(parameters.model), parameters.seed
+    if phase == "warm_up":
+        fresh = Trained(build(model.config, len(split.classes), derive_seed(seed, "head")))
+        images = images_of(split.folder(), split, preprocessing(model.config))
+        return find_rate(fresh, Phase.warm_up(training.warm_up), training.loop, images, seed)
+    plan = make_plan(split.folder(), split, model, training, seed)
+    if not plan.decision.thaw_epochs:
+        raise ConfigError(
+            f"training.strategy is {training.strategy}, under which nothing thaws ({plan.decision.reason}); take "
+            f"another strategy, or look for the rate of warm_up."
+        )
+    warm = warm_up(split.folder(), split, model, (training.loop, training.warm_up), seed, lambda *_: None)
+    images = images_of(split.folder(), split, warm.preprocessing)
+    fine = fine_tuning(training.fine_tune, plan.decision)
+    return find_rate(Trained(warm.model()), fine, training.loop, images, seed)
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate, on the way to its lowest point."""
+    lowest = int(np.argmin(losses)) if losses else 0
+    if lowest < 2:
+        raise TrainingError("the loss falls at no learning rate; look at labels, images and model.weights.")
+    slope = np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1]))
+    return float(rates[int(slope.argmin())])
+
+
+def _endless(batches: TrainingBatches) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        yield from batches.epoch(epoch)
+        epoch += 1

@@ -1,0 +1,127 @@
+"""What thaws after warm-up, and when: asked for, or chosen from the data.
+
+The choice follows the usual advice on transfer learning: the fewer the images and the nearer the task to what the
+backbone has seen, the less of it should move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import recall_score
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+from graft.datasets import ImageSource, evaluation_batches
+from graft.devices import Compute
+from graft.features import head_inputs
+from graft.training_config import ComputeConfig, TrainingConfig
+from graft.transforms import normalise
+
+NEIGHBOURS = 5
+MEASURED_IMAGES = 512
+SIMILAR, RELATED = 0.8, 0.5  # of the way from chance to perfect, what frozen features alone tell
+SHARE_BY_DEFAULT = 0.1  # of all stages, what the strategy last_stages thaws where no number is given
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One row of the table: for classes of at least so many images, the share of all stages that thaw.
+
+    It goes by how similar the task is; where that is ``far``, rates are multiplied by ``far_rate``.
+    """
+
+    images_per_class: int
+    similar: float
+    related: float
+    far: float
+    far_rate: float = 0.3
+
+
+# Images of the median class; share of the stages that thaw where the task is similar, related, far.
+ADVICE = (
+    Advice(1000, similar=0.5, related=1.0, far=1.0),
+    Advice(300, similar=0.1, related=0.5, far=1.0),
+    Advice(100, similar=0.0, related=0.25, far=0.5),
+    Advice(0, similar=0.0, related=0.1, far=0.25),
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The strategy, the epoch at which each stage thaws (from the output toward the input), and why.
+
+    ``rate_factor`` multiplies the learning rate of fine-tuning.
+    """
+
+    strategy: str
+    thaw_epochs: tuple[int, ...]
+    reason: str
+    rate_factor: float = 1.0
+
+
+def decide(config: TrainingConfig, stages: int, images_per_class: int, similarity: float | None) -> Decision:
+    """What thaws of a backbone with so many stages; ``similarity`` (at most 1) is for strategy ``auto`` alone."""
+    tune, strategy = config.fine_tune, config.strategy
+    if strategy == "head_only":
+        return Decision(strategy, (), "asked for")
+    if strategy == "full":
+        return Decision(strategy, (0,) * stages, "asked for")
+    if strategy == "last_stages":
+        return Decision(strategy, (0,) * (tune.unfrozen_stages or share_of(SHARE_BY_DEFAULT, stages)), "asked for")
+    if strategy == "gradual":
+        evenly = spread_out(tune.unfrozen_stages or stages, tune.epochs)
+        return Decision(strategy, tune.thaw_epochs or evenly, "asked for")
+    assert similarity is not None
+    return choose(stages, images_per_class, similarity)
+
+
+def choose(stages: int, images_per_class: int, similarity: float) -> Decision:
+    """Look the strategy up in the table of advice."""
+    advice = next(row for row in ADVICE if images_per_class >= row.images_per_class)
+    word = "similar" if similarity >= SIMILAR else "related" if similarity >= RELATED else "far"
+    count = share_of(getattr(advice, word), stages)
+    strategy = "head_only" if count == 0 else "full" if count == stages else "last_stages"
+    reason = (
+        f"{images_per_class} images in the median class, and a task {word} to what the backbone knows "
+        f"(its frozen features tell {similarity:.0%} of the way from chance to perfect)"
+    )
+    return Decision(strategy, (0,) * count, reason, advice.far_rate if word == "far" else 1.0)
+
+
+def share_of(share: float, stages: int) -> int:
+    """So many stages; more than nothing is at least one."""
+    return max(1, round(share * stages)) if share > 0 else 0
+
+
+def spread_out(thawed: int, epochs: int) -> tuple[int, ...]:
+    """The epochs at which stages thaw one after another, over the first two thirds of all epochs."""
+    last = max(0, round(epochs * 2 / 3) - 1)
+    return tuple(int(epoch) for epoch in np.floor(np.linspace(0, last + 0.999, thawed)))
+
+
+@torch.inference_mode()
+def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig) -> float:
+    """How well frozen features tell the classes apart, from 0 (chance) to 1 (perfect); below 0, worse than chance.
+
+    Each of up to 512 images is named by the vote of its five nearest neighbours among the others, by cosine
+    distance of what reaches the head; the mean recall of all classes is scaled so that chance is 0.
+    """
+    some = rows.sort_values("sha256").groupby("label").head(max(2, MEASURED_IMAGES // len(source.classes)))
+    here = Compute.of(compute)
+    model = here.place_model(model)
+    features, labels = [], []
+    for pixels, targets, _ in evaluation_batches(source, some):
+        images = normalise(here.place_images(pixels), source.preprocessing)
+        features.append(head_inputs(model, images).float().cpu().numpy())
+        labels.append(targets.numpy())
+    known, given = np.concatenate(labels), np.concatenate(features)
+    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known) - 1), metric="cosine").fit(given)
+    votes = known[search.kneighbors(return_distance=False)]  # without the image itself
+    named = [np.bincount(vote).argmax() for vote in votes]
+    recall = recall_score(known, named, average="macro", zero_division=0.0)
+    chance = 1 / len(np.unique(known))
+    return float((recall - chance) / (1 - chance))

@@ -1,0 +1,25 @@
+"""Settle what will be trained before anything is."""
+
+from typing import Annotated
+
+from zenml.logger import get_logger
+
+from graft.plan import TrainingPlan, make_plan
+from graft.runtime.caching import cached_step
+from graft.runtime.tracking import TRACKED, log_plan
+from graft.splits import Split
+from graft.training_config import TrainingConfig
+from graft.weights import PinnedModel
+
+logger = get_logger(__name__)
+
+
+@cached_step(experiment_tracker=True, settings=TRACKED)
+def plan_training(
+    split: Split, model: PinnedModel, training: TrainingConfig, seed: int
+) -> Annotated[TrainingPlan, "training_plan"]:
+    """Choose the strategy, and show what it means for each stage."""
+    plan = make_plan(split.folder(), split, model, training, seed)
+    logger.info(plan.in_words())
+    log_plan(plan)
+    return plan
