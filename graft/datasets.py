@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +34,11 @@ class ImageSource:
     preprocessing: Preprocessing
 
 
+Key = tuple[int, int, int]  # the epoch, the row, and how often it was drawn before in this epoch
+
+
 class _Images(Dataset[Batch]):
-    """Items are asked for by (epoch, index): the random transform depends on seed, epoch and image alone."""
+    """Items whose random transform depends on the seed, their key and the image's content alone."""
 
     def __init__(
         self, source: ImageSource, rows: pd.DataFrame, transform: Callable[[Tensor], Tensor], seed: int
@@ -45,27 +49,27 @@ class _Images(Dataset[Batch]):
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index, again = key
         image = torch.from_numpy(np.array(read_rgb(self.paths[index], self.hashes[index]))).permute(2, 0, 1)
-        with seeded(derive_seed(self.seed, epoch, self.hashes[index])):
+        with seeded(derive_seed(self.seed, epoch, self.hashes[index], again)):
             return self.transform(image), torch.tensor(self.labels[index]), torch.tensor(index)
 
 
-class _InOrder(Sampler[tuple[int, int]]):
+class _InOrder(Sampler[Key]):
     """Every index once, in order."""
 
     def __init__(self, length: int) -> None:
-        self.keys = [(0, index) for index in range(length)]
+        self.keys = [(0, index, 0) for index in range(length)]
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(self.keys)
 
 
-class Shuffled(Sampler[tuple[int, int]]):
+class Shuffled(Sampler[Key]):
     """Indices anew in each epoch, by seed and epoch alone: each once, or every class equally often."""
 
     def __init__(self, labels: list[int], seed: int, sampling: Sampling) -> None:
@@ -77,14 +81,17 @@ class Shuffled(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:
         generator = np.random.default_rng([self.seed, self.epoch])
         if self.sampling == "balanced":
             share = 1.0 / np.bincount(self.labels)[self.labels]
             order = generator.choice(len(self.labels), len(self.labels), p=share / share.sum())
         else:
             order = generator.permutation(len(self.labels))
-        return iter([(self.epoch, int(index)) for index in order])
+        drawn: Counter[int] = Counter()
+        for index in map(int, order):
+            yield self.epoch, index, drawn[index]
+            drawn[index] += 1
 
 
 class TrainingBatches:
@@ -117,9 +124,7 @@ def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int 
     return _loader(_Images(source, rows, prepare, 0), batch_size, _InOrder(len(rows)))
 
 
-def _loader(
-    images: _Images, batch_size: int, order: Sampler[tuple[int, int]], drop_last: bool = False
-) -> DataLoader[Batch]:
+def _loader(images: _Images, batch_size: int, order: Sampler[Key], drop_last: bool = False) -> DataLoader[Batch]:
     workers = min((os.cpu_count() or 1) // 2, 8) if len(images.paths) > 4 * batch_size else 0
     # A generator of its own: else starting workers would draw from torch's, and shift all that follows.
     return DataLoader(

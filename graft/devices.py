@@ -21,13 +21,12 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     channels_last: bool
-    compiled: bool
 
     @classmethod
     def of(cls, config: ComputeConfig) -> Compute:
         """What a config asks for; raises ``ConfigError`` where this machine cannot give it."""
         device = _device(config.device)
-        return cls(device, _precision(config.precision, device), config.channels_last, config.compile)
+        return cls(device, _precision(config.precision, device), config.channels_last)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for what runs inside; weights stay in float32."""
@@ -64,7 +63,7 @@ def _device(name: str) -> torch.device:
 
 def _precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
-        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if good else torch.float32
     if name == "float16" and device.type == "cpu":
         raise ConfigError("training.compute.precision is 'float16', which is for CUDA and Apple; take float32.")

@@ -55,6 +55,10 @@ class Frozen:
         """Let go; raises ``TrainingError`` where anything frozen is not what it was."""
         for handle in self.handles:
             handle.remove()
+        return self.prove(phase)
+
+    def prove(self, phase: str) -> FreezeProof:
+        """The proof that all is what it was; raises ``TrainingError`` where it is not."""
         after = self.fingerprint()
         if after != self.before:
             raise TrainingError(
@@ -94,9 +98,9 @@ def stays_in_eval(module: nn.Module, trainable: bool, batch_norm: BatchNormPolic
     """Whether a module is held in eval mode: all of a frozen stage is, and batch norms as the policy says."""
     if not isinstance(module, _BatchNorm):
         return not trainable
-    if batch_norm == "adapt":
-        return False
-    return batch_norm == "all_frozen" or not trainable or is_folded(module)
+    if is_folded(module) or batch_norm == "all_frozen":
+        return True
+    return batch_norm == "frozen_stages" and not trainable
 
 
 def is_folded(norm: _BatchNorm) -> bool:

@@ -15,6 +15,7 @@ from graft.metrics import Predictions
 from graft.transforms import Preprocessing
 
 SLACK = 1e-3
+CHANCE = 0.6  # of the area under the curve, with some slack for few images
 SAME = 1e-6  # of the largest feature: what differs less between images is the same
 STANDARD_ERRORS = 3.0
 
@@ -52,15 +53,17 @@ def require_varied(features: Tensor, what: str) -> None:
         )
 
 
-def require_finite(loss: float, phase: Phase, epoch: int, paths: list[str]) -> None:
-    """Raise ``TrainingError`` that names the batch where the loss is not finite, and keep its paths in a file."""
-    if math.isfinite(loss):
-        return
+def not_finite(loss: float, phase: Phase, epoch: int, paths: list[str]) -> TrainingError:
+    """The error that names the batch where the loss is not finite; its paths are kept in a file."""
     kept = cache_place("batches", *paths).with_suffix(".txt")
-    write_whole(kept, "\n".join(map(shown, paths)).encode())
     first = ", ".join(map(shown, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    raise TrainingError(
-        f"the loss is {loss} in epoch {epoch + 1} of {phase.name}, at a batch with {first} (all in {kept}); lower "
+    try:
+        write_whole(kept, "\n".join(map(shown, paths)).encode())
+        first += f" (all in {kept})"
+    except OSError as error:
+        first += f" (the list cannot be written to {kept}: {error.strerror})"
+    return TrainingError(
+        f"the loss is {loss} in epoch {epoch + 1} of {phase.name}, at a batch with {first}; lower "
         f"{phase.section}.learning_rate, or look at these images."
     )
 
@@ -69,11 +72,11 @@ def require_learned(said: Predictions, phase: Phase) -> None:
     """Raise ``TrainingError`` where a head says no more of the validation images than their classes' shares do."""
     shares = np.bincount(said.labels, minlength=len(said.classes)) / len(said.labels)
     known = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    if said.accuracy <= shares.max() and said.loss >= known:
+    if said.auroc <= CHANCE and said.loss >= known:
         raise TrainingError(
-            f"after {phase.name} the head is at chance ({said.accuracy:.3f} of {len(said.labels)} validation "
-            f"images are named right); raise {phase.section}.learning_rate or .epochs, or look whether the labels "
-            f"fit the images."
+            f"after {phase.name} the head is at chance (area under the curve {said.auroc:.2f} on "
+            f"{len(said.labels)} validation images, {said.accuracy:.3f} of them named right); raise "
+            f"{phase.section}.learning_rate or .epochs, or look whether the labels fit the images."
         )
 
 

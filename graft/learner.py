@@ -29,6 +29,7 @@ class Learner:
     frozen: Frozen
     optimizer: Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
+    _rates: list[dict[str, float]]
 
     def __init__(
         self, model: nn.Module, phase: Phase, loop: LoopConfig, batches_per_epoch: int, seed: int
@@ -59,8 +60,8 @@ class Learner:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The peak learning rate of each trainable stage, the head's first."""
-        return stage_rates(self.frozen.trainable, self.phase.learning_rate, self.phase.stage_decay)
+        """The mean learning rate of each trainable stage in this epoch, the head's first."""
+        return {stage: sum(each[stage] for each in self._rates) / len(self._rates) for stage in self._rates[0]}
 
     @property
     def rate(self) -> float:
@@ -73,11 +74,14 @@ class Learner:
             self.proofs.append(self.frozen.release(self.phase.name))
             self._thaw(epoch, self.optimizer)
         self.model.train()
+        self._rates = []
 
     def learn(self, loss: Tensor, number: int) -> None:
         """Add a batch's gradient, batches counted from 1 in an epoch; move the weights where it is time to."""
         accumulated = self.loop.optimizer.accumulation_steps
-        self.scaler.scale(loss / accumulated).backward()  # type: ignore[no-untyped-call]
+        whole = self.batches_per_epoch // accumulated * accumulated
+        group = accumulated if number <= whole else self.batches_per_epoch - whole
+        self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
         if number % accumulated == 0 or number == self.batches_per_epoch:
             self._step()
 
@@ -92,6 +96,7 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         trainable = [value for value in self.model.parameters() if value.requires_grad]
         nn.utils.clip_grad_norm_(trainable, self.loop.optimizer.gradient_clip)
+        self._rates.append({group["name"]: group["lr"] for group in self.optimizer.param_groups})
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
@@ -141,7 +146,8 @@ class Learner:
     def _thaw(self, epoch: int, former: Optimizer | None) -> None:
         policy = "all_frozen" if self.phase.lora else self.loop.batch_norm
         self.frozen = Frozen(self.model, self.phase.unfrozen_at(epoch), policy)
-        self.optimizer = make_optimizer(self.model, self.rates, self.loop.optimizer, former)
+        rates = stage_rates(self.frozen.trainable, self.phase.learning_rate, self.phase.stage_decay)
+        self.optimizer = make_optimizer(self.model, rates, self.loop.optimizer, former)
         self.scheduler = self._scheduler(epoch * self.steps_per_epoch)
 
     def _scheduler(self, step: int) -> torch.optim.lr_scheduler.LambdaLR:

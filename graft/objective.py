@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from graft.training_config import AugmentationConfig, LossConfig
 
+SMALLEST = 1e-6  # of 1 - p: its power below 1 has no slope at 0
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -40,7 +41,8 @@ class Objective:
         if self.weights is not None:
             shares = shares * self.weights
         said = logits.log_softmax(dim=1)
-        return -(shares * (1 - said.exp()) ** self.config.focal_gamma * said).sum(dim=1).mean()
+        missing = (-torch.expm1(said)).clamp(min=SMALLEST)
+        return -(shares * missing**self.config.focal_gamma * said).sum(dim=1).mean()
 
 
 def mixing(config: AugmentationConfig, classes: int) -> Mix | None:

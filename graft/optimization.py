@@ -76,7 +76,7 @@ def make_optimizer(
     if config.name == "sgd":
         optimizer = SGD(groups, lr=0.0, momentum=config.momentum, nesterov=True)
     else:
-        optimizer = AdamW(groups, lr=0.0)
+        optimizer = AdamW(groups, lr=0.0, betas=(config.momentum, 0.999))
     if former is not None:
         stay = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         optimizer.state.update({one: state for one, state in former.state.items() if one in stay})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graft.backbones import build, preprocessing, stage_of, stages
+from graft import lora
+from graft.backbones import build, named_stage_parameters, preprocessing, stage_of, stages
 from graft.datasets import ImageSource
-from graft.freezing import BatchNormPolicy, is_folded, stays_in_eval
+from graft.freezing import BatchNormPolicy, freeze_all_but, is_folded, stays_in_eval
 from graft.history import Phase
 from graft.optimization import stage_rates
 from graft.seeds import derive_seed
@@ -20,18 +22,20 @@ from graft.strategy import Decision, decide, measure_similarity
 from graft.training_config import FineTuneConfig, TrainingConfig
 from graft.weights import PinnedModel
 
-COLUMNS = ("stage", "parameters", "thaws at epoch", "learning rate", "batch norms")
+COLUMNS = ("stage", "parameters", "trainable", "thaws at epoch", "learning rate", "batch norms")
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage in the last phase: its parameters, the epoch at which it thaws (from 1; 0 never), its peak rate.
+    """One stage in the last phase: the epoch at which it thaws (from 1; 0 never), and its peak learning rate.
 
+    ``trainable`` counts those of its parameters that move, or those of the adapters beside them.
     ``batch_norms`` says whether their statistics are kept or learned; empty where there are none.
     """
 
     stage: str
     parameters: int
+    trainable: int
     thaw_epoch: int
     learning_rate: float
     batch_norms: str
@@ -61,7 +65,7 @@ class TrainingPlan:
     @property
     def verdict(self) -> str:
         """The strategy and why, on one line."""
-        moving = sum(stage.parameters for stage in self.stages if stage.thaw_epoch)
+        moving = sum(stage.trainable for stage in self.stages)
         total = sum(stage.parameters for stage in self.stages)
         thawed = len(self.decision.thaw_epochs)
         what = f"{thawed} of {len(self.stages) - 1} stages thaw" if thawed else "the backbone stays frozen"
@@ -73,6 +77,7 @@ class TrainingPlan:
             (
                 one.stage,
                 f"{one.parameters:,}",
+                f"{one.trainable:,}",
                 str(one.thaw_epoch) if one.thaw_epoch else "never",
                 f"{one.learning_rate:.1e}" if one.thaw_epoch else "",
                 one.batch_norms,
@@ -116,10 +121,15 @@ def stage_plans(network: nn.Module, phase: Phase, batch_norm: BatchNormPolicy) -
     rates = stage_rates(thawed, phase.learning_rate, phase.stage_decay)
     epochs = dict(zip(reversed(names), (0, *phase.thaw_epochs), strict=False))
     policy: BatchNormPolicy = "all_frozen" if phase.lora else batch_norm
+    trained = copy.deepcopy(network)
+    if phase.lora:
+        lora.inject(trained, thawed, phase.lora, seed=0)
+    freeze_all_but(trained, len(phase.thaw_epochs))
     return [
         StagePlan(
             stage,
-            sum(value.numel() for name, value in network.named_parameters() if stage_of(name) == stage),
+            sum(value.numel() for _, value in named_stage_parameters(network, stage)),
+            sum(value.numel() for _, value in named_stage_parameters(trained, stage) if value.requires_grad),
             epochs[stage] + 1 if stage in thawed else 0,
             rates.get(stage, 0.0),
             _batch_norms(network, stage, stage in thawed, policy),

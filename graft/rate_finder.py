@@ -22,7 +22,7 @@ from graft.recipe import check as check_recipe
 from graft.recipe import images_of, warm_up
 from graft.seeds import derive_seed, seeded
 from graft.splits import split_images
-from graft.training import Images, Task, Trained, placed
+from graft.training import Images, Task, Trained
 from graft.training_config import LoopConfig
 from graft.validation import require_fit, validate
 from graft.weights import pin
@@ -59,8 +59,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     with seeded(seed):
         for step, (pixels, labels, _) in zip(range(STEPS), _endless(task.batches), strict=False):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-            logits = learner.forward(placed(pixels, task.shape, learner.compute))
-            loss = task.objective(logits, labels.to(learner.compute.device))
+            loss = task.loss(learner, pixels, labels)
             average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
             smoothed = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
@@ -94,7 +93,9 @@ def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fin
     warm = warm_up(split.folder(), split, model, (training.loop, training.warm_up), seed, lambda *_: None)
     images = images_of(split.folder(), split, warm.preprocessing)
     fine = fine_tuning(training.fine_tune, plan.decision)
-    return find_rate(Trained(warm.model()), fine, training.loop, images, seed)
+    curve = find_rate(Trained(warm.model()), fine, training.loop, images, seed)
+    factor = plan.decision.rate_factor  # by which training will multiply what the config says
+    return RateCurve([rate / factor for rate in curve.rates], curve.losses, curve.suggestion / factor)
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:

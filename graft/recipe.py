@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ def fine_tune(
         warm,
         stage="fine_tune",
         weights=contiguous(trained.model),
-        recipe=warm.recipe | _dumped({"loop": loop, "fine_tune": config}) | {"strategy": plan.decision.strategy},
+        recipe=warm.recipe | _dumped({"loop": loop, "fine_tune": config}) | {"decision": asdict(plan.decision)},
         best=trained.best,
         best_epoch=trained.best_epoch,
         history=trained.history,

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import PIL
 import torch
+import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -90,12 +92,11 @@ class SnapshotFile:
 
     def clear_old(self) -> None:
         """Remove what others left: finished ones after a day, unfinished ones after a month."""
-        for path in self.path.parent.glob(f"*{SUFFIX}"):
+        for path in self.path.parent.glob(f"*{SUFFIX}*"):
             try:
                 age = time.time() - path.stat().st_mtime
-                if path != self.path and (
-                    age > UNFINISHED_KEPT_S or (age > FINISHED_KEPT_S and _is_finished(path))
-                ):
+                over = path.suffix != SUFFIX or _is_finished(path)  # another suffix: a kill came between its bytes
+                if path != self.path and (age > UNFINISHED_KEPT_S or (age > FINISHED_KEPT_S and over)):
                     path.unlink()
             except OSError as error:  # another process was faster
                 logger.debug("%s: %s", path, error)
@@ -132,8 +133,9 @@ def _is_finished(path: Path) -> bool:
 
 
 def _version() -> str:
-    """What else decides a result: Graft's own code, and torch's version."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    """What else decides a result: Graft's own code, and the versions of what it computes with."""
+    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
+    digest = hashlib.sha256(" ".join(versions).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
@@ -103,14 +102,15 @@ def spread_out(thawed: int, epochs: int) -> tuple[int, ...]:
     return tuple(int(epoch) for epoch in np.floor(np.linspace(0, last + 0.999, thawed)))
 
 
-@torch.inference_mode()
 def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig) -> float:
     """How well frozen features tell the classes apart, from 0 (chance) to 1 (perfect); below 0, worse than chance.
 
-    Each of up to 512 images is named by the vote of its five nearest neighbours among the others, by cosine
-    distance of what reaches the head; the mean recall of all classes is scaled so that chance is 0.
+    Each of up to 512 images, or six of each class, is named by the vote of its five nearest neighbours among the
+    others, weighed by the cosine of what reaches the head; the mean recall of all classes is scaled so that chance
+    is 0.
     """
-    some = rows.sort_values("sha256").groupby("label").head(max(2, MEASURED_IMAGES // len(source.classes)))
+    each = max(NEIGHBOURS + 1, MEASURED_IMAGES // len(source.classes))
+    some = rows.sort_values("sha256").groupby("label").head(each)
     here = Compute.of(compute)
     model = here.place_model(model)
     features, labels = [], []
@@ -120,8 +120,9 @@ def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame
         labels.append(targets.numpy())
     known, given = np.concatenate(labels), np.concatenate(features)
     search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known) - 1), metric="cosine").fit(given)
-    votes = known[search.kneighbors(return_distance=False)]  # without the image itself
-    named = [np.bincount(vote).argmax() for vote in votes]
+    distances, neighbours = search.kneighbors()  # without the image itself
+    votes = zip(known[neighbours], 1 - distances, strict=True)
+    named = [np.bincount(labels, weights.clip(min=0)).argmax() for labels, weights in votes]
     recall = recall_score(known, named, average="macro", zero_division=0.0)
     chance = 1 / len(np.unique(known))
     return float((recall - chance) / (1 - chance))

@@ -14,7 +14,7 @@ from graft.datasets import ImageSource, TrainingBatches, evaluation_batches
 from graft.devices import Compute
 from graft.features import head_inputs
 from graft.freezing import FreezeProof, fingerprint
-from graft.guards import require_finite, require_learned, require_normalised, require_remembered, require_varied
+from graft.guards import not_finite, require_learned, require_normalised, require_remembered, require_varied
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.learner import Learner
 from graft.metrics import Predictions
@@ -79,6 +79,7 @@ def train(
             with seeded(derive_seed(seed, epoch)):
                 loss = train_one_epoch(learner, task, epoch, line)
             said = evaluate(learner.judged, images.source, images.validation, loop.compute)
+            learner.frozen.prove(phase.name)
             require_varied(torch.from_numpy(said.logits), "the model's outputs")
             metrics = EpochMetrics.of(loss, said, learner.rates)
             task.judge(said, metrics, start.best, last=epoch + 1 == phase.epochs)
@@ -95,20 +96,15 @@ def train_one_epoch(learner: Learner, task: Task, epoch: int, line: ProgressLine
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
     for number, (pixels, labels, rows) in enumerate(task.batches.epoch(epoch), start=1):
-        images, targets = placed(pixels, task.shape, learner.compute), labels.to(learner.compute.device)
-        if task.mix:
-            images, targets = task.mix(images, targets)
-        with learner.compute.autocast():
-            logits = learner.forward(images)
-        loss = task.objective(logits, targets)
-        require_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))
+        loss = task.loss(learner, pixels, labels)
+        if not loss.isfinite():
+            raise not_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))
         learner.learn(loss, number)
         line.step(loss.item(), learner.rate)
         total, count = total + loss.item() * len(labels), count + len(labels)
     return total / count
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE
 ) -> Predictions:
@@ -117,9 +113,10 @@ def evaluate(
     model = here.place_model(model).eval()
     logits, labels = [], []
     batches = evaluation_batches(source, rows)
-    for pixels, targets, _ in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
-        logits.append(model(placed(pixels, source.preprocessing, here)).float().cpu().numpy())
-        labels.append(targets.numpy())
+    with torch.inference_mode():
+        for pixels, targets, _ in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
+            logits.append(model(placed(pixels, source.preprocessing, here)).float().cpu().numpy())
+            labels.append(targets.numpy())
     return Predictions(list(rows["path"]), np.concatenate(labels), np.concatenate(logits), source.classes)
 
 
@@ -152,11 +149,20 @@ class Task:
         """What the pixels go through."""
         return self.images.source.preprocessing
 
+    def loss(self, learner: Learner, pixels: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch in nats, a scalar; raises ``TrainingError`` where its pixels are out of range."""
+        images, targets = placed(pixels, self.shape, learner.compute), labels.to(learner.compute.device)
+        if self.mix:
+            images, targets = self.mix(images, targets)
+        require_normalised(images, self.shape)
+        with learner.compute.autocast():
+            logits = learner.forward(images)
+        return self.objective(logits, targets)
+
     def check(self, learner: Learner) -> None:
         """Look at the first images on their way to the head; raises ``TrainingError`` where they say nothing."""
         pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(16))))
         images = placed(pixels, self.shape, learner.compute)
-        require_normalised(images, self.shape)
         require_varied(head_inputs(learner.model, images), "the features that reach the head")
 
     def judge(self, said: Predictions, metrics: EpochMetrics, before: EpochMetrics | None, last: bool) -> None:
@@ -181,7 +187,8 @@ class EarlyStopping:
     def finished(self) -> bool:
         """Whether all epochs have run, or none better is to be expected."""
         done, patience = len(self.history), self.phase.patience
-        return done >= self.phase.epochs or (patience is not None and done - self.best_epoch >= patience)
+        since = max(self.best_epoch, *self.phase.thaw_epochs, 0)  # what thaws late has its chance
+        return done >= self.phase.epochs or (patience is not None and done - since >= patience)
 
     def note(self, metrics: EpochMetrics) -> bool:
         """Add an epoch; returns whether it is the one that counts now."""
@@ -207,6 +214,7 @@ def _key(start: Trained, phase: Phase, loop: LoopConfig, images: Images, seed: i
         rows[["path", "label", "sha256"]].to_json(orient="values") for rows in (images.train, images.validation)
     ]
     return [
-        repr(phase), loop.model_dump_json(), repr(start.best), fingerprint(start.model.state_dict().items()),
+        repr(phase), loop.model_dump_json(), repr(Compute.of(loop.compute)), repr(start.best),
+        repr(start.model), fingerprint(start.model.state_dict().items()),
         repr(images.source.preprocessing), *images.source.classes, str(seed), *parts,
     ]  # fmt: skip

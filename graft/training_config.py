@@ -12,7 +12,9 @@ Epochs = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, 
 
 
 class OptimizerConfig(Section):
-    """How weights are moved. ``momentum`` is SGD's, with Nesterov's step; norms and biases never decay.
+    """How weights are moved; norms and biases never decay.
+
+    ``momentum`` is SGD's, with Nesterov's step, or the first beta of AdamW.
 
     All schedules rise along a line first. ``gradient_clip`` bounds the norm of the gradient of all weights
     together, which is gathered over ``accumulation_steps`` batches.
@@ -27,7 +29,10 @@ class OptimizerConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """How training images are varied; ``mixup_alpha`` and ``cutmix_alpha`` of 0 leave these out."""
+    """How training images are varied; ``mixup_alpha`` and ``cutmix_alpha`` of 0 leave these out.
+
+    With strength ``none``, no image is cropped at random or flipped.
+    """
 
     strength: Literal["none", "light", "strong"] = "light"
     horizontal_flip: bool = True
@@ -61,9 +66,9 @@ class ComputeConfig(Section):
 class LoopConfig(Section):
     """What warm-up and fine-tuning share.
 
-    ``select_by`` names the metric of the validation images by which epochs are compared. Batch norms of
-    ``frozen_stages`` keep their statistics, or ``all_frozen`` do, or all ``adapt``. ``balanced`` sampling draws
-    every class equally often. ``ema_decay`` judges and keeps a moving average of the weights.
+    ``select_by`` names the metric of the validation images by which epochs of fine-tuning are compared. Batch
+    norms of ``frozen_stages`` keep their statistics, or ``all_frozen`` do, or all ``adapt``. ``balanced`` sampling
+    draws every class equally often. ``ema_decay`` judges and keeps a moving average of the weights.
     """
 
     batch_size: PositiveInt = 32
@@ -128,6 +133,10 @@ class TrainingConfig(LoopConfig):
     @model_validator(mode="after")
     def _thawing_fits_the_strategy(self) -> Self:
         tune = self.fine_tune
+        if tune.lora is not None and self.strategy == "head_only":
+            raise ValueError(
+                "fine_tune.lora is given, and strategy head_only thaws nothing to adapt; leave it out"
+            )
         if tune.unfrozen_stages is not None and self.strategy not in ("last_stages", "gradual"):
             raise ValueError(
                 f"fine_tune.unfrozen_stages is {tune.unfrozen_stages}, which strategy {self.strategy} does not "

@@ -78,7 +78,9 @@ def licence(config: ModelConfig) -> str:
         return LICENCES[config.weights]
     if Path(config.weights).suffix:
         return f"as of {Path(config.weights).name}"
-    return "BSD-3-Clause (torchvision), trained on ImageNet-1k: its terms apply"
+    named = models.get_model_weights(config.architecture)[config.weights]
+    own = "BSD-3-Clause (torchvision), trained on ImageNet-1k: its terms apply"
+    return str(named.meta.get("license", own))
 
 
 def load(model: nn.Module, config: ModelConfig) -> LoadReport:

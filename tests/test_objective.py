@@ -32,6 +32,14 @@ def test_the_focal_loss_tends_to_cross_entropy_and_counts_what_is_easy_less() ->
     assert easy / plain[0] < 0.01 < hard / plain[1]
 
 
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 5.0])
+def test_an_image_that_is_named_right_for_sure_has_a_gradient(gamma: float) -> None:
+    logits = torch.tensor([[40.0, 0.0]], requires_grad=True)
+    Objective(LossConfig(focal_gamma=gamma), [1, 1], CPU)(logits, torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_class_weights_give_every_class_the_same_say() -> None:
     objective = Objective(LossConfig(label_smoothing=0.0, class_weights=True), [4, 2, 2], CPU)
     assert objective.weights is not None

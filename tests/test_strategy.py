@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,8 @@ from graft.datasets import ImageSource
 from graft.manifest import scan
 from graft.strategy import ADVICE, choose, decide, measure_similarity, spread_out
 from graft.training_config import ComputeConfig, FineTuneConfig, TrainingConfig
+
+MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
 
 def asked(strategy: Any, **tune: Any) -> tuple[int, ...]:  # noqa: ANN401
@@ -56,7 +60,7 @@ def test_few_similar_images_train_the_head_alone_and_many_strange_ones_everythin
     assert ADVICE[-1].images_per_class == 0
 
 
-def test_similarity_is_high_where_frozen_features_tell_the_classes_apart(digits: Path, shapes: Path) -> None:
+def test_similarity_is_high_where_frozen_features_tell_the_classes_apart(digits: Path) -> None:
     def measured(root: Path, weights: str) -> float:
         model = ModelConfig(architecture="mobilenet_v3_small", weights=weights, crop_px=48, resize_px=48)
         table = scan(root).table
@@ -67,4 +71,22 @@ def test_similarity_is_high_where_frozen_features_tell_the_classes_apart(digits:
     letters, fresh = measured(digits, "letters"), measured(digits, "none")
     assert letters > 0.7
     assert fresh < letters
-    assert measured(shapes, "letters") == pytest.approx(measured(shapes, "letters"))
+
+
+def test_many_classes_of_few_images_each_are_no_farther(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred classes, perfectly apart: every neighbour of an image is of its class."""
+    labels = torch.arange(200).repeat_interleave(8)
+    features = torch.nn.functional.one_hot(labels).float() + 0.01 * torch.rand(1600, 200)
+    rows = pd.DataFrame(
+        {"label": [str(int(label)) for label in labels], "sha256": [f"{n:05}" for n in range(1600)]}
+    )
+    source = ImageSource(Path(), [str(n) for n in range(200)], preprocessing(MODEL))
+    monkeypatch.setattr("graft.strategy.head_inputs", lambda _, images: images[:, 0, 0, :200])
+    monkeypatch.setattr("graft.strategy.normalise", lambda images, _: images)
+
+    def batches(_: object, some: pd.DataFrame) -> Any:  # noqa: ANN401
+        chosen = torch.tensor(some.index.to_numpy())
+        return [(features[chosen][:, None, None], labels[chosen], chosen)]
+
+    monkeypatch.setattr("graft.strategy.evaluation_batches", batches)
+    assert measure_similarity(build(MODEL, 200, 0), source, rows, ComputeConfig()) == 1.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from graft.config import ModelConfig, SplitConfig
 from graft.datasets import ImageSource, TrainingBatches
 from graft.errors import TrainingError
 from graft.history import EpochMetrics, OnEpochEnd, Phase
+from graft.learner import Learner
 from graft.manifest import Manifest, scan
 from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
@@ -101,7 +103,7 @@ def test_warm_up_moves_the_head_alone(few: Images) -> None:
 def test_fine_tuning_moves_the_last_stages_and_learns_their_batch_statistics(few: Images) -> None:
     trained = run(few)
     assert moved(trained.model) == {"features.10", "features.11", "features.12", "head"}
-    assert moved(trained.model, statistics=True) <= {"features.10", "features.11", "features.12"}
+    assert moved(trained.model, statistics=True) == {"features.10", "features.11", "features.12"}
     assert [proof.frozen_stages for proof in trained.proofs] == [10]
 
 
@@ -127,19 +129,25 @@ def test_stages_thaw_one_after_another_and_each_change_is_proven(few: Images) ->
 
 
 def test_rates_fall_toward_the_input(few: Images) -> None:
-    rates = list(run(few).history[0].learning_rates.values())
-    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
+    head, *others = run(few).history[0].learning_rates.values()
+    assert 0 < head <= 1e-3
+    assert others == pytest.approx([head / 2, head / 4, head / 8])
 
 
 VARIANTS: dict[str, LoopConfig] = {
-    "sgd": loop(optimizer=OptimizerConfig(name="sgd", schedule="one_cycle")),
-    "constant": loop(optimizer=OptimizerConfig(schedule="constant", accumulation_steps=2)),
+    "sgd": loop(optimizer=OptimizerConfig(name="sgd")),
+    "one cycle": loop(optimizer=OptimizerConfig(schedule="one_cycle")),
+    "constant": loop(optimizer=OptimizerConfig(schedule="constant")),
+    "accumulated": loop(optimizer=OptimizerConfig(accumulation_steps=2)),
+    "clipped": loop(optimizer=OptimizerConfig(name="sgd", gradient_clip=1e-3)),
+    "momentum": loop(optimizer=OptimizerConfig(momentum=0.5)),
     "strong": loop(augmentation=AugmentationConfig(strength="strong")),
     "none": loop(augmentation=AugmentationConfig(strength="none")),
-    "mixed": loop(augmentation=AugmentationConfig(mixup_alpha=0.2, cutmix_alpha=1.0)),
-    "focal": loop(loss=LossConfig(focal_gamma=2.0, class_weights=True)),
-    "balanced": loop(sampling="balanced", select_by="auroc"),
-    "averaged": loop(ema_decay=0.9, select_by="loss"),
+    "mixup": loop(augmentation=AugmentationConfig(mixup_alpha=0.2)),
+    "cutmix": loop(augmentation=AugmentationConfig(cutmix_alpha=1.0)),
+    "focal": loop(loss=LossConfig(focal_gamma=0.5)),
+    "balanced": loop(sampling="balanced"),
+    "averaged": loop(ema_decay=0.9),
     "bfloat16": loop(compute=ComputeConfig(precision="bfloat16")),
     "contiguous": loop(compute=ComputeConfig(channels_last=False)),
 }
@@ -149,21 +157,23 @@ VARIANTS: dict[str, LoopConfig] = {
 def test_each_way_of_training_moves_what_it_should_and_repeats_itself(
     few: Images, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    once = replace(FINE, epochs=1, patience=None)
+    once = replace(FINE, epochs=3 if name in ("one cycle", "constant") else 1, patience=None)
     first = run(few, once, VARIANTS[name])
     assert moved(first.model) == {"features.10", "features.11", "features.12", "head"}
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))  # or the snapshot of the first would answer
     again = run(few, once, VARIANTS[name])
     pairs = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    assert not any(torch.equal(weight, one) for weight, one in _against_default(first.model, few, name))
+    assert not any(torch.equal(weight, one) for weight, one in _against_default(first.model, few, name, once))
 
 
-def _against_default(model: nn.Module, few: Images, name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _against_default(
+    model: nn.Module, few: Images, name: str, phase: Phase
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The head's weights beside those of the default loop: an option that does nothing would leave them equal."""
     if name == "contiguous":  # a layout is no other recipe
         return []
-    default = run(few, replace(FINE, epochs=1, patience=None)).model.state_dict()
+    default = run(few, phase).model.state_dict()
     own = model.state_dict()
     return [(own[key], default[key]) for key in own if key == "classifier.1.weight"]
 
@@ -270,9 +280,40 @@ def test_balanced_sampling_draws_every_class_as_often(images: Images) -> None:
     drawn = torch.cat([labels for _, labels, _ in batches(lopsided, sampling="balanced").epoch(0)])
     shuffled = torch.cat([labels for _, labels, _ in batches(lopsided).epoch(0)])
     assert sorted(shuffled.tolist()) == sorted(int(label) for label in lopsided.train["label"])
-    assert (drawn == 0).sum() < (shuffled == 0).sum()
+    assert (drawn == 0).sum() < (shuffled == 0).sum() / 2
 
 
 def test_no_batch_holds_a_single_image(images: Images) -> None:
     rows = images.train.head(17)
     assert [len(labels) for _, labels, _ in batches(replace(images, train=rows)).epoch(0)] == [16]
+
+
+def test_another_dropout_is_another_training(few: Images) -> None:
+    """What the weights do not hold must still not be answered by another training's snapshot."""
+    models = (build(MODEL.model_copy(update={"dropout": dropout}), 10, seed=0) for dropout in (0.2, 0.8))
+    first, second = (train(Trained(model), WARM, LOOP, few, 0, silent).model for model in models)
+    assert not torch.equal(first.get_parameter("classifier.1.weight"), second.get_parameter("classifier.1.weight"))
+
+
+def test_an_image_that_is_drawn_twice_is_varied_twice(images: Images) -> None:
+    one = replace(images, train=images.train.groupby("label").head(1).iloc[[0, 1]])
+    many = replace(one, train=pd.concat([one.train.iloc[[0]], *[one.train.iloc[[1]]] * 3]))
+    strong = AugmentationConfig(strength="strong")
+    pixels, labels, rows = next(batches(many, augmentation=strong, sampling="balanced", batch_size=4).epoch(2))
+    assert len(labels) == 4
+    assert len({(int(row), one.numpy().tobytes()) for row, one in zip(rows, pixels, strict=True)}) == 4
+
+
+def test_a_frozen_weight_that_moves_stops_training_however_often_it_is_started(
+    few: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(self: Learner, loss: torch.Tensor, _: int) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._rates.append({"head": 0.1})
+        with torch.no_grad():
+            next(self.model.parameters()).add_(1e-3)
+
+    monkeypatch.setattr(Learner, "learn", learn)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="changed during warmup"):
+            run(few, replace(WARM, epochs=1))
