@@ -69,10 +69,13 @@ def not_finite(loss: float, phase: Phase, epoch: int, paths: list[str]) -> Train
 
 
 def require_learned(said: Predictions, phase: Phase) -> None:
-    """Raise ``TrainingError`` where a head says no more of the validation images than their classes' shares do."""
+    """Raise ``TrainingError`` where a head says no more of the validation images than their classes' shares do.
+
+    Of images of a single class, nothing can be said.
+    """
     shares = np.bincount(said.labels, minlength=len(said.classes)) / len(said.labels)
     known = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    if said.auroc <= CHANCE and said.loss >= known:
+    if np.count_nonzero(shares) > 1 and said.auroc <= CHANCE and said.loss >= known:
         raise TrainingError(
             f"after {phase.name} the head is at chance (area under the curve {said.auroc:.2f} on "
             f"{len(said.labels)} validation images, {said.accuracy:.3f} of them named right); raise "

@@ -42,7 +42,7 @@ class Learner:
             lora.inject(model, stages(model)[-1 - len(phase.thaw_epochs) : -1], phase.lora, seed)
         self.model = self.compute.place_model(model)
         self.forward: Callable[[Tensor], Tensor] = (
-            torch.compile(self.model) if loop.compute.compile else self.model
+            torch.compile(self.model, dynamic=False) if loop.compute.compile else self.model
         )
         self.average = AveragedModel(self.model, avg_fn=lagging(loop.ema_decay)) if loop.ema_decay else None
         self.scaler = self.compute.scaler()

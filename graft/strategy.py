@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from graft.datasets import ImageSource, evaluation_batches
 from graft.devices import Compute
 from graft.features import head_inputs
+from graft.guards import require_varied
 from graft.training_config import ComputeConfig, TrainingConfig
 from graft.transforms import normalise
 
@@ -119,6 +121,7 @@ def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame
         features.append(head_inputs(model, images).float().cpu().numpy())
         labels.append(targets.numpy())
     known, given = np.concatenate(labels), np.concatenate(features)
+    require_varied(torch.from_numpy(given), "the features that reach the head")
     search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known) - 1), metric="cosine").fit(given)
     distances, neighbours = search.kneighbors()  # without the image itself
     votes = zip(known[neighbours], 1 - distances, strict=True)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from graft.section import NotNegative, PositiveFloat, PositiveInt, Section
 
+
+def _zero_or_some(alpha: float) -> float:
+    if 0 < alpha < 1e-3:
+        raise ValueError(f"is {alpha:g}; give 0 to leave it out, or at least 0.001")
+    return alpha
+
+
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Count = Annotated[int, Field(ge=1, le=65_536)]
+Alpha = Annotated[float, Field(ge=0, le=1000), AfterValidator(_zero_or_some)]
 Epochs = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
@@ -25,7 +35,7 @@ class OptimizerConfig(Section):
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
     gradient_clip: PositiveFloat = 1.0
-    accumulation_steps: PositiveInt = 1
+    accumulation_steps: Count = 1
 
 
 class AugmentationConfig(Section):
@@ -36,8 +46,8 @@ class AugmentationConfig(Section):
 
     strength: Literal["none", "light", "strong"] = "light"
     horizontal_flip: bool = True
-    mixup_alpha: NotNegative = 0.0
-    cutmix_alpha: NotNegative = 0.0
+    mixup_alpha: Alpha = 0.0
+    cutmix_alpha: Alpha = 0.0
 
 
 class LossConfig(Section):
@@ -71,7 +81,7 @@ class LoopConfig(Section):
     draws every class equally often. ``ema_decay`` judges and keeps a moving average of the weights.
     """
 
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     batch_norm: Literal["frozen_stages", "all_frozen", "adapt"] = "frozen_stages"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -86,13 +96,13 @@ class WarmUpConfig(Section):
     """Training the head on a frozen backbone."""
 
     epochs: PositiveInt = 4
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: Rate = 2e-3
 
 
 class LoraConfig(Section):
     """Low-rank adapters in place of the thawed weights, merged into them afterwards (Hu et al. 2021)."""
 
-    rank: PositiveInt = 8
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: PositiveFloat = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -105,7 +115,7 @@ class FineTuneConfig(Section):
     """
 
     epochs: PositiveInt = 3
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: Rate = 1e-4
     stage_decay: Annotated[float, Field(gt=0, le=1)] = 0.3
     patience: PositiveInt = 3
     unfrozen_stages: PositiveInt | None = None

@@ -62,6 +62,10 @@ def test_a_head_at_chance() -> None:
         require_learned(said(np.tile([0.1, 0.0], (20, 1)), labels), WARM)
 
 
+def test_validation_images_of_one_class_say_nothing_of_a_head() -> None:
+    require_learned(said(np.array([[3.0, 0.0]]), [0]), WARM)
+
+
 def test_a_head_that_ranks_well_has_learned_though_one_class_is_rare() -> None:
     labels = [0] * 19 + [1]
     logits = np.array(
