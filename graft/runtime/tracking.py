@@ -35,8 +35,8 @@ def log_missing_history(phase_name: str, history: list[EpochMetrics]) -> None:
 
 def log_plan(plan: TrainingPlan) -> None:
     """Log the table of stages, and the strategy as a tag to filter by."""
-    columns = [list(column) for column in zip(*plan.rows(), strict=True)]
-    mlflow.log_table(dict(zip(COLUMNS, columns, strict=True)), "stages.json")
+    # As MLflow writes a table; its own log_table would add the rows again, when the run ends.
+    mlflow.log_dict({"columns": list(COLUMNS), "data": [list(row) for row in plan.rows()]}, "stages.json")
     mlflow.set_tag("graft.strategy", plan.decision.strategy)
     if plan.similarity is not None:
         mlflow.log_metric("data/similarity", plan.similarity)
