@@ -20,7 +20,6 @@ from graft.config import ModelConfig
 from graft.history import Phase
 from graft.learner import Learner
 from graft.objective import Objective
-from graft.training import placed
 from graft.training_config import ComputeConfig, LoopConfig
 from graft.transforms import Preprocessing
 
@@ -69,7 +68,7 @@ def train(learner: Learner, pixels: torch.Tensor, shape: Preprocessing, steps: i
     start = time.perf_counter()
     for number in range(1, steps + 1):
         with learner.compute.autocast():
-            logits = learner.forward(placed(pixels, shape, learner.compute))
+            logits = learner.forward(learner.compute.place_images(pixels, shape))
         loss = objective(logits, labels)
         learner.learn(loss, number)
         loss.item()

@@ -32,7 +32,7 @@ from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.seeds import derive_seed
 from graft.splits import Split, split_images
-from graft.training import evaluate, placed
+from graft.training import evaluate
 from graft.training_config import TrainingConfig
 from graft.validation import validate
 from graft.weights import pin
@@ -117,7 +117,9 @@ def by_plain_loop(parameters: TrainingParameters, split: Split, seed: int) -> Pr
                     module.eval()
             for pixels, labels, _ in batches.epoch(epoch):
                 optimizer.zero_grad()
-                loss = functional.cross_entropy(model(placed(pixels, shape, compute)), labels.to(compute.device))
+                loss = functional.cross_entropy(
+                    model(compute.place_images(pixels, shape)), labels.to(compute.device)
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             epoch += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision import models
 
@@ -63,6 +64,7 @@ def skeleton(architecture: str, classes: int, dropout: float, image_px: int) -> 
     if isinstance(model, models.MNASNet):
         # Its own refuses every state dict without the version of its class, so all that safetensors hold.
         model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
+    model.image_size = image_px  # type: ignore[assignment]  # as ViTs say it: several take one size only
     name = head_name(model)
     setattr(model, name, new_head(getattr(model, name), classes, dropout))
     return model
@@ -146,6 +148,11 @@ def count_stages(config: ModelConfig) -> int:
     return len(stages(outline(config))) - 1
 
 
+def has_batch_norms(config: ModelConfig) -> bool:
+    """Whether any layer of the network normalises over a batch."""
+    return any(isinstance(module, _BatchNorm) for module in outline(config).modules())
+
+
 def outline(config: ModelConfig) -> nn.Module:
     """The skeleton on the meta device: shapes without numbers, which takes neither memory nor time.
 
@@ -184,9 +191,9 @@ def _check_weights(config: ModelConfig) -> None:
             raise ConfigError(f"model.weights is {config.weights!r}, which is no file; give its path.")
         return
     names = [*models.get_model_weights(config.architecture).__members__, *LICENCES]
-    if config.weights != "DEFAULT" and config.weights not in names:
+    if config.weights not in names:
         raise ConfigError(
-            f"model.weights is {config.weights!r}; {allowed_keys(['DEFAULT', *names], config.weights)[:-1]}, "
+            f"model.weights is {config.weights!r}; {allowed_keys(names, config.weights)[:-1]}, "
             f"or the path of a .safetensors or .pth file."
         )
 

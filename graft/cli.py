@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft import __version__
-from graft.errors import GraftError
+from graft.errors import GraftError, shown
 
 if TYPE_CHECKING:
     from graft.config import TrainingParameters
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _take_config(command)
     command.add_argument("--phase", choices=("warm_up", "fine_tune"), default="warm_up", help="which rate")
     command.add_argument(
-        "--figure", type=Path, default=Path("find-lr.png"), metavar="FILE", help="where to draw the curve"
+        "--figure", type=_png, default=Path("find-lr.png"), metavar="FILE.png", help="where to draw the curve"
     )
     command.set_defaults(run=_find_lr)
 
@@ -116,6 +116,13 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); give another place.") from error
+
+
+def _png(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{shown(text)} must end in .png and lie in a folder that exists")
+    return path
 
 
 def _setup(_: argparse.Namespace) -> None:

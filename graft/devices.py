@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from graft.errors import ConfigError
+from graft.errors import ConfigError, TrainingError, said
 from graft.training_config import ComputeConfig
+from graft.transforms import Preprocessing, normalise
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,13 +42,41 @@ class Compute:
         """Move a model here."""
         return model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload,no-any-return]
 
-    def place_images(self, images: Tensor) -> Tensor:
-        """Move images ``[batch, 3, height, width]`` here."""
-        return images.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
+    def place_images(self, pixels: Tensor, shape: Preprocessing) -> Tensor:
+        """Move images uint8 ``[batch, 3, height, width]`` here and normalise them, to float32."""
+        here = pixels.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
+        return normalise(here, shape)
 
     @property
     def _layout(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def require_compiler(config: ComputeConfig) -> None:
+    """Compile a sum where the config asks for compiling; raises ``ConfigError`` where that fails."""
+    if not config.compile:
+        return
+    ones = torch.ones(2, device=_device(config.device))
+    try:
+        torch.compile(torch.add)(ones, ones)
+    # Without a compiler, its headers or its libraries, torch raises what each of its parts raises.
+    except Exception as error:
+        raise ConfigError(
+            f"training.compute.compile is true, and torch cannot compile here ({said(error)}); install a C++ "
+            f"compiler such as g++, or leave compile out."
+        ) from error
+
+
+@contextmanager
+def enough_memory(batch_size: int) -> Iterator[None]:
+    """Raise ``TrainingError`` where the device runs out of memory inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"a batch of {batch_size} images does not fit the device's memory; lower training.batch_size, and "
+            f"raise training.optimizer.accumulation_steps for it."
+        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -18,6 +18,7 @@ SLACK = 1e-3
 CHANCE = 0.6  # of the area under the curve, with some slack for few images
 SAME = 1e-6  # of the largest feature: what differs less between images is the same
 STANDARD_ERRORS = 3.0
+DIVERGED = 10.0  # times the loss of a guess
 
 
 def require_trainable(count: int, phase: Phase) -> None:
@@ -48,8 +49,8 @@ def require_varied(features: Tensor, what: str) -> None:
     spread, size = (flat - flat[:1]).abs().max().item(), flat.abs().max().item()
     if len(flat) > 1 and spread <= SAME * size:
         raise TrainingError(
-            f"{what} are the same for every image: activations have collapsed; look at model.weights and at the "
-            f"images, or lower the learning rate."
+            f"{what} are the same for every image: activations have collapsed; look at the images, lower the "
+            f"learning rate, or look at model.weights (under none, the depths of many networks see no contrast)."
         )
 
 
@@ -80,6 +81,16 @@ def require_learned(said: Predictions, phase: Phase) -> None:
             f"after {phase.name} the head is at chance (area under the curve {said.auroc:.2f} on "
             f"{len(said.labels)} validation images, {said.accuracy:.3f} of them named right); raise "
             f"{phase.section}.learning_rate or .epochs, or look whether the labels fit the images."
+        )
+
+
+def require_calm(said: Predictions, phase: Phase) -> None:
+    """Raise ``TrainingError`` where a model is surer of what is wrong than one that converged can be."""
+    guess = math.log(len(said.classes))
+    if said.loss > DIVERGED * guess:
+        raise TrainingError(
+            f"after {phase.name} the loss on the validation images is {said.loss:.3g}, and that of a guess "
+            f"{guess:.3g}: training diverged; lower {phase.section}.learning_rate (graft find-lr suggests one)."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -80,17 +80,26 @@ class Learner:
         """Add a batch's gradient, batches counted from 1 in an epoch; move the weights where it is time to."""
         accumulated = self.loop.optimizer.accumulation_steps
         whole = self.batches_per_epoch // accumulated * accumulated
-        group = accumulated if number <= whole else self.batches_per_epoch - whole
-        self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
+        self._gather(loss, accumulated if number <= whole else self.batches_per_epoch - whole)
         if number % accumulated == 0 or number == self.batches_per_epoch:
             self._step()
 
-    def learn_at(self, share: float, loss: Tensor) -> None:
-        """Move the weights once, at this share of the stages' rates, whatever the schedule says."""
+    def learn_at(self, share: float, losses: Iterable[Tensor]) -> float:
+        """Move the weights once, at this share of the stages' rates, whatever the schedule says.
+
+        ``losses`` are of as many batches as a step gathers; returns their mean in nats.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = share * group["initial_lr"]
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total, count = 0.0, self.loop.optimizer.accumulation_steps
+        for loss in losses:
+            self._gather(loss, count)
+            total += loss.item() / count
         self._step()
+        return total
+
+    def _gather(self, loss: Tensor, batches: int) -> None:
+        self.scaler.scale(loss / batches).backward()  # type: ignore[no-untyped-call]
 
     def _step(self) -> None:
         self.scaler.unscale_(self.optimizer)

@@ -16,17 +16,15 @@ from graft.errors import ConfigError, TrainingError
 from graft.seeds import seeded
 from graft.training_config import LoraConfig
 
-TRACED_PX = 224  # fits every torchvision classifier but a ViT of another size, which says so itself
-
 
 def inject(model: nn.Module, stages: list[str], config: LoraConfig, seed: int) -> None:
-    """Put an adapter beside each adaptable layer of these stages, in place, and freeze all but them and the head.
+    """Put an adapter beside each adaptable layer of these stages, in place.
 
     A layer of weight W ``[out, in, ...]`` then computes ``W x + alpha / rank * B A x``, with A ``[rank, in, ...]``
     random and B ``[out, rank, ...]`` zero, so that outputs do not change yet. A parameter ``stem.weight`` becomes
     ``stem.base_layer.weight`` beside ``stem.lora_A.default.weight`` and ``stem.lora_B.default.weight``. The same
-    model, arguments and seed give the same adapters. What ``adaptable`` leaves out stays frozen, and the head
-    never gets an adapter.
+    model, arguments and seed give the same adapters. The head never gets one. What is trainable is left to
+    ``graft.freezing``.
 
     Raises ``ConfigError`` without peft and ``TrainingError`` where these stages have nothing to adapt.
     Source: Hu et al. 2021, LoRA, https://arxiv.org/abs/2106.09685.
@@ -48,7 +46,6 @@ def inject(model: nn.Module, stages: list[str], config: LoraConfig, seed: int) -
     )
     with seeded(seed):
         peft.inject_adapter_in_model(settings, model)
-    freeze_base(model, stages)
 
 
 def adaptable(model: nn.Module, stages: list[str]) -> list[str]:
@@ -67,13 +64,6 @@ def adaptable(model: nn.Module, stages: list[str]) -> list[str]:
         for name, layer in model.named_modules()
         if layer in called and stage_of(name) in stages and stage_of(name) != "head" and _supported(layer)
     ]
-
-
-def freeze_base(model: nn.Module, stages: list[str]) -> None:
-    """Leave the head and the adapters of these stages trainable, and freeze weights, norms and biases."""
-    for name, parameter in model.named_parameters():
-        stage = stage_of(name)
-        parameter.requires_grad_(stage == "head" or (stage in stages and is_adapter(name)))
 
 
 def is_adapter(name: str) -> bool:
@@ -117,7 +107,7 @@ def _called(model: nn.Module) -> set[nn.Module]:
     called: set[nn.Module] = set()
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in model.modules()]
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    side = getattr(model, "image_size", TRACED_PX)
+    side = int(model.image_size)  # type: ignore[arg-type]
     images = torch.zeros(2, 3, side, side, device="meta")  # shapes only; batch norms in training want two images
     try:
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from graft.backbones import build, preprocessing
 from graft.backbones import check as check_model
 from graft.config import TrainingParameters
 from graft.datasets import Batch, TrainingBatches
+from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
 from graft.history import Phase
 from graft.learner import Learner
@@ -56,17 +58,18 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
-    with seeded(seed):
-        for step, (pixels, labels, _) in zip(range(STEPS), _endless(task.batches), strict=False):
+    with seeded(seed), enough_memory(loop.batch_size):
+        every = _endless(task.batches)
+        for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-            loss = task.loss(learner, pixels, labels)
-            average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
+            gathered = islice(every, loop.optimizer.accumulation_steps)
+            loss = learner.learn_at(rate, (task.loss(learner, pixels, labels) for pixels, labels, _ in gathered))
+            average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
                 break
             rates.append(rate)
             losses.append(smoothed)
-            learner.learn_at(rate, loss)
     return RateCurve(rates, losses, steepest(rates, losses))
 
 

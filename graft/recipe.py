@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from graft.backbones import build, count_stages, preprocessing
+from graft.backbones import build, count_stages, has_batch_norms, preprocessing
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig
 from graft.datasets import ImageSource
-from graft.devices import Compute
+from graft.devices import Compute, require_compiler
 from graft.errors import ConfigError
 from graft.history import OnEpochEnd, Phase
 from graft.lora import require_peft
@@ -44,7 +44,17 @@ def check(model: ModelConfig, training: TrainingConfig) -> None:
             )
     if tune.lora:
         require_peft()
+    adapts = training.batch_norm == "adapt"
+    learns = adapts or (
+        training.batch_norm == "frozen_stages" and training.strategy != "head_only" and not tune.lora
+    )
+    if training.batch_size == 1 and learns and has_batch_norms(model):
+        raise ConfigError(
+            f"training.batch_size is 1, and the batch norms of {model.architecture} learn nothing from one image; "
+            f"give 2 or more, or set training.batch_norm to all_frozen."
+        )
     Compute.of(training.compute)
+    require_compiler(training.compute)
 
 
 def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:

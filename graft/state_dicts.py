@@ -15,7 +15,6 @@ from torch import Tensor
 Shapes = dict[str, torch.Size]
 
 ENOUGH = 0.95
-NESTED = 4
 # DINO's authors publish the teacher, MoCo's the encoder that is trained: where both fit, these stand back.
 SECOND_CHOICE = {"student", "encoder_k", "momentum_encoder"}
 LAYER = r"encoder.layers.encoder_layer_\1."
@@ -88,14 +87,19 @@ def renamed(name: str) -> str:
     return name
 
 
-def _dicts_of_tensors(
-    level: dict[Any, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """All dicts of a file that hold tensors; not below ``NESTED``, as a pickled dict may hold itself."""
-    yield path, {key: value for key, value in level.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    for key, value in level.items():
-        if isinstance(key, str) and isinstance(value, dict) and len(path) < NESTED:
-            yield from _dicts_of_tensors(value, (*path, key))
+def _dicts_of_tensors(file: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """All dicts of a file that hold tensors, each once: a pickled dict may hold itself."""
+    seen = set()
+    waiting: list[tuple[tuple[str, ...], dict[Any, Any]]] = [((), file)]
+    while waiting:
+        path, level = waiting.pop()
+        if id(level) in seen:
+            continue
+        seen.add(id(level))
+        named = {key: value for key, value in level.items() if isinstance(key, str)}
+        yield path, {key: value for key, value in named.items() if isinstance(value, Tensor)}
+        inner = [((*path, key), value) for key, value in named.items() if isinstance(value, dict)]
+        waiting += reversed(inner)
 
 
 def _fitting(tensors: dict[str, Tensor], wanted: Shapes) -> Counter[str]:
@@ -146,6 +150,20 @@ def surplus(source: Source, keys: dict[str, str], body: set[str]) -> str:
     if not more:
         return ""
     return f"{len(more)} entries have no place in the model (such as {more[0]}); give weights of this architecture"
+
+
+def nonsense(source: Source, keys: dict[str, str], ours: dict[str, Tensor]) -> str:
+    """What is wrong where an entry holds what the model cannot compute with; empty where none does."""
+    for name, key in keys.items():
+        value = source.tensors[key]
+        kind, own = (str(each.dtype).removeprefix("torch.") for each in (value, ours[name]))
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            return f"{name} is no plain tensor but {'without values' if value.is_meta else kind}; save it dense"
+        if not is_count(name) and value.is_floating_point() != ours[name].is_floating_point():
+            return f"{name} is {kind} in the file and {own} in the model; save it as that"
+        if value.is_floating_point() and not value.float().isfinite().all():
+            return f"{name} holds values that are not finite; take a file from before its training diverged"
+    return ""
 
 
 def is_count(name: str) -> bool:

@@ -20,7 +20,6 @@ from graft.devices import Compute
 from graft.features import head_inputs
 from graft.guards import require_varied
 from graft.training_config import ComputeConfig, TrainingConfig
-from graft.transforms import normalise
 
 NEIGHBOURS = 5
 MEASURED_IMAGES = 512
@@ -117,7 +116,7 @@ def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame
     model = here.place_model(model)
     features, labels = [], []
     for pixels, targets, _ in evaluation_batches(source, some):
-        images = normalise(here.place_images(pixels), source.preprocessing)
+        images = here.place_images(pixels, source.preprocessing)
         features.append(head_inputs(model, images).float().cpu().numpy())
         labels.append(targets.numpy())
     known, given = np.concatenate(labels), np.concatenate(features)

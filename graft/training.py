@@ -11,10 +11,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graft.datasets import ImageSource, TrainingBatches, evaluation_batches
-from graft.devices import Compute
+from graft.devices import Compute, enough_memory
 from graft.features import head_inputs
 from graft.freezing import FreezeProof, fingerprint
-from graft.guards import not_finite, require_learned, require_normalised, require_remembered, require_varied
+from graft.guards import (
+    not_finite,
+    require_calm,
+    require_learned,
+    require_normalised,
+    require_remembered,
+    require_varied,
+)
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.learner import Learner
 from graft.metrics import Predictions
@@ -23,7 +30,7 @@ from graft.progress import ProgressLine
 from graft.seeds import derive_seed, seeded
 from graft.snapshot import Snapshot, SnapshotFile
 from graft.training_config import ComputeConfig, LoopConfig
-from graft.transforms import Preprocessing, normalise
+from graft.transforms import Preprocessing
 
 ANYWHERE = ComputeConfig()
 
@@ -72,7 +79,8 @@ def train(
         stopping.repeat(snapshot.history)
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
-    with ProgressLine(phase, len(task.batches), len(stopping.history)) as line:
+    progress = ProgressLine(phase, len(task.batches), len(stopping.history))
+    with progress as line, enough_memory(loop.batch_size):
         while not stopping.finished:
             epoch = len(stopping.history)
             learner.begin(epoch)
@@ -115,14 +123,9 @@ def evaluate(
     batches = evaluation_batches(source, rows)
     with torch.inference_mode():
         for pixels, targets, _ in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
-            logits.append(model(placed(pixels, source.preprocessing, here)).float().cpu().numpy())
+            logits.append(model(here.place_images(pixels, source.preprocessing)).float().cpu().numpy())
             labels.append(targets.numpy())
     return Predictions(list(rows["path"]), np.concatenate(labels), np.concatenate(logits), source.classes)
-
-
-def placed(pixels: Tensor, shape: Preprocessing, compute: Compute) -> Tensor:
-    """Normalised images on the device, of uint8 ``[batch, 3, crop, crop]``."""
-    return normalise(compute.place_images(pixels), shape)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class Task:
 
     def loss(self, learner: Learner, pixels: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch in nats, a scalar; raises ``TrainingError`` where its pixels are out of range."""
-        images, targets = placed(pixels, self.shape, learner.compute), labels.to(learner.compute.device)
+        images, targets = learner.compute.place_images(pixels, self.shape), labels.to(learner.compute.device)
         if self.mix:
             images, targets = self.mix(images, targets)
         require_normalised(images, self.shape)
@@ -162,7 +165,7 @@ class Task:
     def check(self, learner: Learner) -> None:
         """Look at the first images on their way to the head; raises ``TrainingError`` where they say nothing."""
         pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(16))))
-        images = placed(pixels, self.shape, learner.compute)
+        images = learner.compute.place_images(pixels, self.shape)
         require_varied(head_inputs(learner.model, images), "the features that reach the head")
 
     def judge(self, said: Predictions, metrics: EpochMetrics, before: EpochMetrics | None, last: bool) -> None:
@@ -171,6 +174,8 @@ class Task:
             require_remembered(before, metrics, len(said.labels), len(said.classes))
         elif last and not self.phase.thaw_epochs:
             require_learned(said, self.phase)
+        if last:
+            require_calm(said, self.phase)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import pickle
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from torch import nn
 from torchvision import models
 
 from graft.config import ModelConfig
-from graft.errors import WeightsError, shown
+from graft.errors import WeightsError, said, shown
 from graft.section import Section
-from graft.state_dicts import find_source, is_count, lack, misfit, surplus
+from graft.state_dicts import find_source, is_count, lack, misfit, nonsense, surplus
 
 LETTERS = Path(__file__).parent / "assets" / "letters_mobilenet_v3_small.safetensors"
 LETTERS_ARCHITECTURE = "mobilenet_v3_small"
@@ -88,15 +89,20 @@ def load(model: nn.Module, config: ModelConfig) -> LoadReport:
 
     A file may hold them under any key and with any dotted prefix, as self-supervised training leaves them
     (MoCo, DINO, MAE), and a ViT by timm's names. Raises ``WeightsError`` where they are not to be had, where
-    less than 95 % of the entries are there, and where one has another shape or a module has more of them.
+    less than 95 % of the entries are there, where one has another shape or holds no numbers of the model's kind,
+    and where a module has more of them.
     """
     file = state_dict(config)
     fresh = new_entries(model)
-    wanted = {name: value.shape for name, value in model.state_dict().items() if name not in fresh}
+    ours = model.state_dict()
+    wanted = {name: value.shape for name, value in ours.items() if name not in fresh}
     source = find_source(file, wanted)
     keys = source.keys_by_name(wanted)
     body = {name.split(".")[0] for name in wanted} - {name.split(".")[0] for name in fresh}
-    for reason in (lack(keys, wanted), misfit(source, keys, wanted), surplus(source, keys, body)):
+    reasons = (
+        lack(keys, wanted), misfit(source, keys, wanted), surplus(source, keys, body), nonsense(source, keys, ours)
+    )  # fmt: skip
+    for reason in reasons:
         if reason:
             raise WeightsError(f"the weights {config.weights} do not fit {config.architecture}: {shown(reason)}.")
     model.load_state_dict({name: source.tensors[key] for name, key in keys.items()}, strict=False)
@@ -135,9 +141,14 @@ def _read(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):  # the options that MAE and DINO save beside
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its message advises to run the code that is in the file
+        raise WeightsError(
+            f"{path}: holds something other than tensors, which is never run (a whole model, or no file of "
+            f"PyTorch's); save its state_dict() alone and give that."
+        ) from error
     # Both readers raise many types on damaged or foreign files; each of them means the same to us.
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = said(error).split(". ")[0] if path.stat().st_size else "it is empty"
         raise WeightsError(f"{path}: cannot be read as weights ({reason}); give a state dict.") from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}; give a state dict.")

@@ -102,7 +102,7 @@ def test_a_transformer_is_embedded_first_and_its_last_norm_thaws_first() -> None
     ("values", "words"),
     [
         ({"architecture": "resnet81"}, "did you mean 'resnet18'"),
-        ({"weights": "IMAGENET1K_V9"}, "allowed are DEFAULT, IMAGENET1K_V1"),
+        ({"weights": "IMAGENET1K_V9"}, "allowed are IMAGENET1K_V1, DEFAULT, letters"),
         ({"weights": "gone.safetensors"}, "which is no file"),
         ({"architecture": "resnet18", "weights": "letters"}, "fits mobilenet_v3_small only"),
         ({"architecture": "fasterrcnn_resnet50_fpn"}, "model.architecture is 'fasterrcnn_resnet50_fpn'"),

@@ -8,6 +8,7 @@ import torch
 
 from graft.errors import TrainingError
 from graft.guards import (
+    require_calm,
     require_learned,
     require_normalised,
     require_remembered,
@@ -60,6 +61,15 @@ def test_a_head_at_chance() -> None:
     require_learned(said(np.eye(2)[labels], labels), WARM)
     with pytest.raises(TrainingError, match=r"the head is at chance .area under the curve 0.50 on 20"):
         require_learned(said(np.tile([0.1, 0.0], (20, 1)), labels), WARM)
+
+
+def test_a_diverged_head_although_it_ranks_well() -> None:
+    labels = [0, 1] * 10
+    require_calm(said(np.eye(2)[labels], labels), WARM)
+    logits = np.eye(2)[labels] * 1e6
+    logits[0] = logits[0][::-1]  # one image wrong, and as sure as all others
+    with pytest.raises(TrainingError, match=r"is 5e\+04, and that of a guess 0.693: training diverged; lower tr"):
+        require_calm(said(logits, labels), WARM)
 
 
 def test_validation_images_of_one_class_say_nothing_of_a_head() -> None:

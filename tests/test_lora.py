@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from graft.backbones import stage_of
+from graft.backbones import skeleton, stage_of
 from graft.errors import ConfigError, TrainingError
-from graft.lora import adaptable, freeze_base, inject, is_adapter, merge
+from graft.freezing import freeze_all_but
+from graft.lora import adaptable, inject, is_adapter, merge
 from graft.training_config import LoraConfig
 
 THAWED = {
@@ -26,6 +27,8 @@ every_architecture = pytest.mark.parametrize("architecture", THAWED)
 
 
 class Small(nn.Module):
+    image_size = 32
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -55,6 +58,7 @@ def original(architecture: str) -> nn.Module:
         if architecture == "vit"
         else models.get_model(architecture, weights=None, num_classes=3)
     )
+    model.image_size = 32  # type: ignore[assignment]
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -74,6 +78,7 @@ def build(architecture: str) -> nn.Module:
 def injected(architecture: str, config: LoraConfig = CONFIG, seed: int = 1) -> nn.Module:
     model = build(architecture)
     inject(model, THAWED[architecture], config, seed)
+    freeze_all_but(model, len(THAWED[architecture]) - 1)
     return model
 
 
@@ -150,6 +155,7 @@ def test_an_injected_model_can_be_copied() -> None:
 
 
 def test_one_seed_gives_the_same_adapters_and_leaves_other_randomness_alone() -> None:
+    build("mobilenet_v3_small")  # the first one draws from torch's generator
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, again, other = (injected("mobilenet_v3_small", seed=seed) for seed in (1, 1, 2))
@@ -188,10 +194,16 @@ def test_a_stage_is_not_mistaken_for_a_layer_of_another() -> None:
 
 def test_adapters_of_stages_that_are_not_named_stay_frozen() -> None:
     model = injected("resnet18")
-    freeze_base(model, ["layer4"])
+    freeze_all_but(model, 1)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {stage_of(name) for name in trainable} == {"layer4", "head"}
     assert all(is_adapter(name) or stage_of(name) == "head" for name in trainable)
+
+
+def test_a_network_for_one_size_alone_is_adapted_at_its_own() -> None:
+    model = skeleton("maxvit_t", 2, 0.0, 448)
+    inject(model, ["blocks.3"], CONFIG, 1)
+    assert {stage_of(name) for name in model.state_dict() if is_adapter(name)} == {"blocks.3"}
 
 
 def test_stages_without_anything_to_adapt_are_refused() -> None:

@@ -50,6 +50,15 @@ def test_the_command_suggests_a_rate_and_draws_the_curve(
         assert image.width > 300
 
 
+@pytest.mark.parametrize("figure", ["curve.jpg", "nowhere/curve.png"])
+def test_a_place_where_no_curve_can_be_drawn_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], figure: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["find-lr", "no.yaml", "--figure", str(tmp_path / figure)])
+    assert "must end in .png and lie in a folder that exists" in capsys.readouterr().err
+
+
 def test_a_strategy_that_thaws_nothing_has_no_rate_of_fine_tuning(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,7 +82,7 @@ def test_many_classes_of_few_images_each_are_no_farther(monkeypatch: pytest.Monk
     )
     source = ImageSource(Path(), [str(n) for n in range(200)], preprocessing(MODEL))
     monkeypatch.setattr("graft.strategy.head_inputs", lambda _, images: images[:, 0, 0, :200])
-    monkeypatch.setattr("graft.strategy.normalise", lambda images, _: images)
+    monkeypatch.setattr("graft.devices.normalise", lambda images, _: images)
 
     def batches(_: object, some: pd.DataFrame) -> Any:  # noqa: ANN401
         chosen = torch.tensor(some.index.to_numpy())

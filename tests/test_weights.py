@@ -6,6 +6,7 @@ import argparse
 import logging
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ class Trap:
 
 def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
+    with pytest.raises(WeightsError, match=r"w.pth: holds something other than tensors.*save its state_dict"):
         state_dict(config(tmp_path / "w.pth"))
     assert not (tmp_path / "ran").exists()
 
@@ -301,9 +302,44 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
 def test_code_among_the_options_of_a_run_is_refused_and_never_run(tmp_path: Path) -> None:
     options = argparse.Namespace(trap=Trap(tmp_path / "ran"))
     saved({"model": {"a": torch.ones(1)}, "args": options}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
+    with pytest.raises(WeightsError, match="holds something other than tensors"):
         state_dict(config(tmp_path / "w.pth"))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda value: value.index_fill(0, torch.tensor([1]), float("nan")), "holds values that are not finite"),
+        (lambda value: value.int(), "is int32 in the file and float32 in the model"),
+        (lambda value: value.to(torch.complex64), "is complex64 in the file and float32 in the model"),
+        (lambda value: value.bool(), "is bool in the file"),
+        (lambda value: value.to("meta"), "is no plain tensor but without values"),
+        (lambda value: value.to_sparse(), "is no plain tensor but float32"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "is no plain tensor but qint8"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch means to give up its quantised tensors
+def test_an_entry_that_nothing_can_be_computed_with_is_refused_by_name(
+    tmp_path: Path, resnet18: dict[str, Tensor], spoil: Callable[[Tensor], Tensor], reason: str
+) -> None:
+    resnet18["layer1.0.bn1.weight"] = spoil(resnet18["layer1.0.bn1.weight"])
+    with pytest.raises(WeightsError, match=rf"w.pth do not fit resnet18: layer1.0.bn1.weight {reason}"):
+        load(skeleton("resnet18", 3, 0.2, 224), config(saved(resnet18, tmp_path / "w.pth"), "resnet18"))
+
+
+def test_half_precision_is_taken(tmp_path: Path, resnet18: dict[str, Tensor]) -> None:
+    half = {name: value.half() if value.is_floating_point() else value for name, value in resnet18.items()}
+    model = skeleton("resnet18", 3, 0.2, 224)
+    load(model, config(saved(half, tmp_path / "w.pth"), "resnet18"))
+    assert model.state_dict()["conv1.weight"].dtype == torch.float32
+
+
+def test_a_file_that_holds_itself_is_searched_once(tmp_path: Path, resnet18: dict[str, Tensor]) -> None:
+    content: dict[str, Any] = {"state_dict": resnet18}
+    content |= {f"loop{n}": content for n in range(20)}
+    report = load(skeleton("resnet18", 3, 0.2, 224), config(saved(content, tmp_path / "w.pth"), "resnet18"))
+    assert report.wrapper == "state_dict"
 
 
 def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
@@ -316,6 +352,14 @@ def test_torn_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:120])
     with pytest.raises(WeightsError, match="cannot be read as weights"):
         state_dict(config(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_an_empty_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.touch()
+    with pytest.raises(WeightsError, match=r"cannot be read as weights \(it is empty\)"):
+        state_dict(config(path))
 
 
 def test_no_network_and_no_cache_says_where_to_put_the_file(
