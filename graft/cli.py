@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("find-lr", help="find the learning rate at which the loss falls fastest")
+    command = commands.add_parser("find-lr", help="suggest a learning rate, and draw the loss over it")
     _take_config(command)
     command.add_argument("--phase", choices=("warm_up", "fine_tune"), default="warm_up", help="which rate")
     command.add_argument(

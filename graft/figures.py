@@ -121,12 +121,14 @@ def rate_curve(curve: RateCurve, key: str) -> Figure:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, color=BLUE, linewidth=1.5)
-    loss = curve.losses[curve.rates.index(curve.suggestion)]
+    loss = np.interp(np.log(curve.suggestion), np.log(curve.rates), curve.losses)
     axes.axvline(curve.suggestion, color=QUIET, linestyle=":", linewidth=1)
     axes.scatter([curve.suggestion], [loss], color=ORANGE, zorder=3)
     axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, loss), color=INK, fontsize=9, va="bottom")
     axes.set(xscale="log", xlabel=key, ylabel="training loss (nats)")
-    _dress(axes, "Where the loss falls fastest")
+    axes.xaxis.set_major_formatter("{x:.0e}")
+    axes.xaxis.set_minor_formatter("")
+    _dress(axes, "Suggested: a tenth of where the loss is lowest")
     return figure
 
 

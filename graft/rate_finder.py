@@ -1,4 +1,4 @@
-"""Which learning rate to take: raise it step by step, and look where the loss falls fastest (Smith 2017)."""
+"""Which learning rate to take: raise it step by step, and look where the loss is lowest (Smith 2017)."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ from graft.weights import pin
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 80
 SMOOTHING = 0.9
+SETTLING = 10  # steps until the average of losses says something
 DIVERGED = 4.0  # times the lowest loss
+LEAST_FALL = 0.05
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """The smoothed loss in nats at each learning rate of the head, and the rate where it fell fastest."""
+    """The smoothed loss in nats at each learning rate of the head, and the rate to begin with."""
 
     rates: list[float]
     losses: list[float]
@@ -70,7 +72,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
                 break
             rates.append(rate)
             losses.append(smoothed)
-    return RateCurve(rates, losses, steepest(rates, losses))
+    return RateCurve(rates, losses, suggest(rates, losses))
 
 
 def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fine_tune"]) -> RateCurve:
@@ -101,13 +103,18 @@ def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fin
     return RateCurve([rate / factor for rate in curve.rates], curve.losses, curve.suggestion / factor)
 
 
-def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest over the logarithm of the rate, on the way to its lowest point."""
-    lowest = int(np.argmin(losses)) if losses else 0
-    if lowest < 2:
-        raise TrainingError("the loss falls at no learning rate; look at labels, images and model.weights.")
-    slope = np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1]))
-    return float(rates[int(slope.argmin())])
+def suggest(rates: list[float], losses: list[float]) -> float:
+    """A tenth of the rate at which the loss is lowest, as fastai suggests; the first steps, still noisy, apart.
+
+    Raises ``TrainingError`` where the loss hardly falls at any rate.
+    """
+    settled = losses[SETTLING:]
+    if not settled or min(settled) > (1 - LEAST_FALL) * settled[0]:
+        raise TrainingError(
+            "the loss falls at no learning rate, so none can be suggested: after warm-up there may be little left "
+            "to learn, else look at labels, images and model.weights."
+        )
+    return rates[SETTLING + int(np.argmin(settled))] / 10
 
 
 def _endless(batches: TrainingBatches) -> Iterator[Batch]:

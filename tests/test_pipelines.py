@@ -82,7 +82,7 @@ def test_the_first_run_runs_every_step(prepared: Workshop, first: Finished) -> N
     assert set(parent["metrics"]) >= HEADLINE
     assert parent["tags"]["graft.status"] == "complete"
     assert parent["params"]["training.fine_tune.epochs"] == "2"
-    assert {"figures/curves.png", "figures/folds.png", "validation.html", "stages.json"} <= set(parent["files"])
+    assert {"figures/curves.png", "figures/folds.png", "validation.html", "stages.txt"} <= set(parent["files"])
     assert len(parent["models"]) == 1
     assert [child["name"] for child in children] == ["fold_0", "fold_1"]
     for child in children:

@@ -1,4 +1,4 @@
-"""The learning-rate finder suggests where the loss falls fastest, and draws it."""
+"""The learning-rate finder suggests a rate, and draws the loss over it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from PIL import Image
 
 from graft.cli import main
 from graft.errors import TrainingError
-from graft.rate_finder import LOWEST, steepest
+from graft.figures import rate_curve
+from graft.rate_finder import LOWEST, RateCurve, suggest
 
 CONFIG = """
 parameters:
@@ -25,15 +26,18 @@ parameters:
 """
 
 
-def test_the_suggestion_is_where_a_known_curve_falls_fastest() -> None:
+def test_the_suggestion_is_a_tenth_of_where_a_known_curve_is_lowest() -> None:
     rates = list(np.geomspace(1e-6, 1, 61))
-    losses = [float(2 - np.tanh(3 + np.log10(rate))) + 5 * (rate > 0.3) for rate in rates]
-    assert steepest(rates, losses) == pytest.approx(1e-3, rel=0.3)
+    losses = [2 + 0.1 * abs(float(np.log10(rate)) + 1) for rate in rates]
+    losses[:2] = [1.0, 1.5]  # before the average has settled
+    assert suggest(rates, losses) == pytest.approx(1e-2)
 
 
-def test_a_loss_that_only_rises_is_an_error() -> None:
+@pytest.mark.parametrize("falls", [0.0, 0.03])
+def test_a_loss_that_hardly_falls_is_an_error(falls: float) -> None:
+    rates = list(np.geomspace(1e-6, 1, 61))
     with pytest.raises(TrainingError, match="falls at no learning rate"):
-        steepest([1e-6, 1e-5, 1e-4], [1.0, 2.0, 3.0])
+        suggest(rates, [1 - falls * (n > 30) + (n > 50) for n in range(61)])
 
 
 @pytest.mark.parametrize("phase", ["warm_up", "fine_tune"])
@@ -48,6 +52,16 @@ def test_the_command_suggests_a_rate_and_draws_the_curve(
     assert LOWEST < float(said.split("learning_rate: ")[1].split(";")[0]) < 1
     with Image.open(figure) as image:
         assert image.width > 300
+
+
+def test_the_axis_names_rates_in_plain_text() -> None:
+    figure = rate_curve(RateCurve([1e-4, 1e-3, 1e-2], [2.0, 1.5, 1.0], 1e-3), "training.warm_up.learning_rate")
+    figure.canvas.draw()
+    labels = [
+        label.get_text().replace("\N{MINUS SIGN}", "-") for label in figure.axes[0].get_xticklabels(which="both")
+    ]
+    assert "1e-03" in labels
+    assert not [label for label in labels if "$" in label]
 
 
 @pytest.mark.parametrize("figure", ["curve.jpg", "nowhere/curve.png"])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from zenml.config.base_settings import SettingsOrDict
 
 from graft.history import EpochMetrics, Phase
-from graft.plan import COLUMNS, TrainingPlan
+from graft.plan import TrainingPlan
 
 # A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.
 STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
@@ -35,8 +35,7 @@ def log_missing_history(phase_name: str, history: list[EpochMetrics]) -> None:
 
 def log_plan(plan: TrainingPlan) -> None:
     """Log the table of stages, and the strategy as a tag to filter by."""
-    # As MLflow writes a table; its own log_table would add the rows again, when the run ends.
-    mlflow.log_dict({"columns": list(COLUMNS), "data": [list(row) for row in plan.rows()]}, "stages.json")
+    mlflow.log_text(plan.in_words(), "stages.txt")
     mlflow.set_tag("graft.strategy", plan.decision.strategy)
     if plan.similarity is not None:
         mlflow.log_metric("data/similarity", plan.similarity)
