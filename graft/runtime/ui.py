@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from graft.runtime.stack import tracking_uri
+from graft.runtime.stack import connect_mlflow, tracking_uri
 
 HOST = "127.0.0.1"
 
@@ -32,5 +32,7 @@ def serve(port: int) -> None:
     if uri.startswith(("http://", "https://")):
         print(f"MLflow runs at {uri}")
         return
-    print(f"MLflow is at http://{HOST}:{port} (Ctrl-C stops it)", flush=True)
+    runs = connect_mlflow().get_experiment_by_name("training_pipeline")
+    page = f"/#/experiments/{runs.experiment_id}/runs" if runs else ""
+    print(f"MLflow is at http://{HOST}:{port}{page} (Ctrl-C stops it)", flush=True)
     os.execv(sys.executable, command(uri, port))
