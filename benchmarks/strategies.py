@@ -26,13 +26,13 @@ from graft.config import TrainingParameters
 from graft.config_file import parse_parameters, read_yaml, with_overrides
 from graft.datasets import TrainingBatches
 from graft.devices import Compute
+from graft.evaluation import evaluate
 from graft.manifest import scan
 from graft.metrics import Predictions
 from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.seeds import derive_seed
 from graft.splits import Split, split_images
-from graft.training import evaluate
 from graft.training_config import TrainingConfig
 from graft.validation import validate
 from graft.weights import pin

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 
+import PIL
 import platformdirs
+import torch
+import torchvision
 
 
 def cache_place(kind: str, *key: str) -> Path:
@@ -30,3 +34,13 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@cache
+def code_version() -> str:
+    """What decides a computed result beside its inputs: Graft's own code, and what it computes with."""
+    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
+    digest = hashlib.sha256(" ".join(versions).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from graft.backbones import build, preprocessing
+from graft.backbones import build, preprocessing, stages
 from graft.calibration import fit_temperature
 from graft.config import ModelConfig
-from graft.datasets import ImageSource
+from graft.datasets import Images, ImageSource
+from graft.evaluation import evaluate_rest
+from graft.filling import Cut
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.metrics import Predictions, joined
 from graft.plan import TrainingPlan, fine_tuning
 from graft.seeds import derive_seed
 from graft.splits import Folds
-from graft.training import Images, Trained, evaluate, train
+from graft.training import Trained, train
 from graft.training_config import TrainingConfig
 
 
@@ -82,12 +84,13 @@ def train_and_test(
     fold_seed = derive_seed(seed, "fold", fold)
     fresh = Trained(build(model_config, len(source.classes), fold_seed))
     warm = train(fresh, Phase.warm_up(training.warm_up), training.loop, images, fold_seed, on_epoch_end)
-    head_only = evaluate(warm.model, source, test_rows, training.compute)
+    head_only = evaluate_rest(Cut(warm.model, "head", training.loop, source), test_rows)
     if not plan.decision.thaw_epochs:
         return FoldResult(fold, head_only, head_only, warm.history, [])
     phase = fine_tuning(training.fine_tune, plan.decision)
     tuned = train(warm, phase, training.loop, images, fold_seed, on_epoch_end)
-    said = evaluate(tuned.model, source, test_rows, training.compute)
+    moving = phase.first_moving(stages(tuned.model))
+    said = evaluate_rest(Cut(tuned.model, moving, training.loop, source), test_rows)
     return FoldResult(fold, head_only, said, warm.history, tuned.history)
 
 

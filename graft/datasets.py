@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from graft.images import read_rgb
 from graft.seeds import derive_seed, seeded
@@ -34,6 +34,15 @@ class ImageSource:
     preprocessing: Preprocessing
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images of one training: rows with ``path, label, sha256``."""
+
+    source: ImageSource
+    train: pd.DataFrame
+    validation: pd.DataFrame
+
+
 Key = tuple[int, int, int]  # the epoch, the row, and how often it was drawn before in this epoch
 
 
@@ -51,9 +60,13 @@ class _Images(Dataset[Batch]):
 
     def __getitem__(self, key: Key) -> Batch:
         epoch, index, again = key
-        image = torch.from_numpy(np.array(read_rgb(self.paths[index], self.hashes[index]))).permute(2, 0, 1)
+        image = _decoded(self.paths[index], self.hashes[index])
         with seeded(derive_seed(self.seed, epoch, self.hashes[index], again)):
             return self.transform(image), torch.tensor(self.labels[index]), torch.tensor(index)
+
+
+def _decoded(path: Path, sha256: str) -> Tensor:
+    return torch.from_numpy(np.array(read_rgb(path, sha256))).permute(2, 0, 1)
 
 
 class _InOrder(Sampler[Key]):
@@ -94,6 +107,36 @@ class Shuffled(Sampler[Key]):
             drawn[index] += 1
 
 
+class Views(Dataset[tuple[Tensor, list[str]]]):
+    """Images, each decoded once and transformed in several ways.
+
+    ``wanted`` holds paths, SHA-256 and numbers of views. An item is uint8 ``[views, 3, crop, crop]`` with a key
+    for each, and depends on the image's content and the transform alone.
+    """
+
+    def __init__(
+        self, root: Path, wanted: list[tuple[str, str, list[int]]], transform: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.root, self.wanted, self.transform = root, wanted, transform
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
+        path, sha256, numbers = self.wanted[index]
+        image = _decoded(self.root / path, sha256)
+        views = []
+        for number in numbers:
+            with seeded(derive_seed("view", sha256, number)):
+                views.append(self.transform(image))
+        return torch.stack(views), [view_key(sha256, number) for number in numbers]
+
+
+def view_key(sha256: str, number: int) -> str:
+    """The name of a view of an image, whatever the image is called and wherever it lies."""
+    return f"{sha256}:{number}"
+
+
 class TrainingBatches:
     """Batches of training images, the same for the same seed and epoch.
 
@@ -107,7 +150,8 @@ class TrainingBatches:
         images = _Images(source, rows, transform, seed)
         self.order = Shuffled(images.labels, seed, loop.sampling)
         single = len(rows) % loop.batch_size == 1 and len(rows) > 1
-        self.loader = _loader(images, loop.batch_size, self.order, drop_last=single)
+        self.keys = _batched(self.order, loop.batch_size, drop_last=single)
+        self.loader = _loader(images, self.keys, len(rows) > 4 * loop.batch_size)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -117,18 +161,39 @@ class TrainingBatches:
         self.order.epoch = epoch
         yield from self.loader
 
+    def keys_of(self, epoch: int) -> Iterator[list[Key]]:
+        """What these batches are made of."""
+        self.order.epoch = epoch
+        yield from self.keys
+
 
 def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 16) -> DataLoader[Batch]:
     """Batches in the order of the rows, as the exported model sees the images."""
     prepare = partial(for_evaluation, preprocessing=source.preprocessing)
-    return _loader(_Images(source, rows, prepare, 0), batch_size, _InOrder(len(rows)))
+    order = _batched(_InOrder(len(rows)), batch_size)
+    return _loader(_Images(source, rows, prepare, 0), order, len(rows) > 4 * batch_size)
 
 
-def _loader(images: _Images, batch_size: int, order: Sampler[Key], drop_last: bool = False) -> DataLoader[Batch]:
-    workers = min((os.cpu_count() or 1) // 2, 8) if len(images.paths) > 4 * batch_size else 0
+def view_batches(views: Views, batch_size: int = 8) -> Iterator[tuple[Tensor, list[str]]]:
+    """All views in order, those of so many images at a time."""
+    order = _batched(SequentialSampler(views), batch_size)
+    yield from _loader(views, order, len(views) > 4 * batch_size, collate_fn=_joined)
+
+
+def _batched(order: Sampler[Any], size: int, drop_last: bool = False) -> Sampler[list[Any]]:
+    return BatchSampler(order, size, drop_last)
+
+
+def _joined(items: list[tuple[Tensor, list[str]]]) -> tuple[Tensor, list[str]]:
+    return torch.cat([views for views, _ in items]), [key for _, keys in items for key in keys]
+
+
+def _loader(
+    images: Dataset[Any], order: Sampler[Any], many: bool, collate_fn: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
+    workers = min((os.cpu_count() or 1) // 2, 8) if many else 0
     # A generator of its own: else starting workers would draw from torch's, and shift all that follows.
     return DataLoader(
-        images, batch_size, sampler=order, num_workers=workers, persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(), drop_last=drop_last,
-        generator=torch.Generator(),
+        images, batch_sampler=order, num_workers=workers, persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(), collate_fn=collate_fn, generator=torch.Generator(),
     )  # fmt: skip

@@ -47,6 +47,11 @@ class Compute:
         here = pixels.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
         return normalise(here, shape)
 
+    def place(self, activations: Tensor) -> Tensor:
+        """Move what a layer gave ``[batch, ...]`` here, in float32."""
+        here = activations.to(self.device, torch.float32, non_blocking=True)
+        return here.contiguous(memory_format=self._layout) if here.ndim == 4 else here
+
     @property
     def _layout(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format

@@ -43,6 +43,10 @@ class Phase:
         """Where the config speaks of it."""
         return {"warmup": "training.warm_up", "finetune": "training.fine_tune"}[self.name]
 
+    def first_moving(self, stages: list[str]) -> str:
+        """The first stage that ever thaws, of all from input to output."""
+        return stages[-1 - len(self.thaw_epochs)]
+
     def unfrozen_at(self, epoch: int) -> int:
         """How many stages are thawed in an epoch, the head not counted."""
         return sum(thaws <= epoch for thaws in self.thaw_epochs)

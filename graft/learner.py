@@ -35,6 +35,7 @@ class Learner:
         self, model: nn.Module, phase: Phase, loop: LoopConfig, batches_per_epoch: int, seed: int
     ) -> None:
         self.phase, self.loop, self.batches_per_epoch = phase, loop, batches_per_epoch
+        self.seed = seed
         self.steps_per_epoch = -(-batches_per_epoch // loop.optimizer.accumulation_steps)
         self.compute = Compute.of(loop.compute)
         model = copy.deepcopy(model)
@@ -57,6 +58,11 @@ class Learner:
     def judged(self) -> nn.Module:
         """The model that counts: the moving average where one is kept."""
         return self.average.module if self.average else self.model
+
+    @property
+    def boundary(self) -> str:
+        """The first stage that moves; all before it is frozen."""
+        return self.frozen.trainable[0]
 
     @property
     def rates(self) -> dict[str, float]:

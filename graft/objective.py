@@ -48,12 +48,18 @@ class Objective:
 def mixing(config: AugmentationConfig, classes: int) -> Mix | None:
     """Mixup (Zhang et al. 2018), CutMix (Yun et al. 2019), either of them at random, or None.
 
-    It takes normalised images ``[batch, 3, height, width]`` and labels int64 ``[batch]``, and returns mixed images
-    and shares float ``[batch, classes]``.
+    It takes normalised images ``[batch, 3, height, width]``, or for mixup alone what layers gave of them ``[batch,
+    ...]`` (Verma et al. 2019), with labels int64 ``[batch]``, and returns them mixed, with shares float ``[batch,
+    classes]``.
     """
     known = ((v2.MixUp, config.mixup_alpha), (v2.CutMix, config.cutmix_alpha))
     chosen = [kind(alpha=alpha, num_classes=classes) for kind, alpha in known if alpha > 0]
     if not chosen:
         return None
     mix: Mix = chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
-    return mix
+
+    def mixed(given: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        maps, shares = mix(given if given.ndim == 4 else given.flatten(1)[..., None, None], labels)
+        return maps.view(given.shape), shares
+
+    return mixed

@@ -102,7 +102,7 @@ def make_plan(root: Path, split: Split, model: PinnedModel, training: TrainingCo
     similarity = None
     if training.strategy == "auto":
         source = ImageSource(root, split.classes, preprocessing(model.config))
-        similarity = measure_similarity(network, source, rows, training.compute)
+        similarity = measure_similarity(network, source, rows, training.loop)
     decision = decide(training, len(names) - 1, per_class, similarity)
     thaws = bool(decision.thaw_epochs)
     phase = fine_tuning(training.fine_tune, decision) if thaws else Phase.warm_up(training.warm_up)

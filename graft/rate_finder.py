@@ -13,7 +13,7 @@ import numpy as np
 from graft.backbones import build, preprocessing
 from graft.backbones import check as check_model
 from graft.config import TrainingParameters
-from graft.datasets import Batch, TrainingBatches
+from graft.datasets import Batch, Images
 from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
 from graft.history import Phase
@@ -24,7 +24,8 @@ from graft.recipe import check as check_recipe
 from graft.recipe import images_of, warm_up
 from graft.seeds import derive_seed, seeded
 from graft.splits import split_images
-from graft.training import Images, Task, Trained
+from graft.supply import Pixels, Supply
+from graft.training import Task, Trained
 from graft.training_config import LoopConfig
 from graft.validation import require_fit, validate
 from graft.weights import pin
@@ -54,18 +55,19 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     """
     seed = derive_seed(seed, "rate", phase.name)
     phase = replace(phase, learning_rate=1.0, thaw_epochs=(0,) * len(phase.thaw_epochs))
-    task = Task.of(images, phase, loop, seed)
-    learner = Learner(start.model, phase, loop, len(task.batches), seed)
+    task, supply = Task.of(images, phase, loop), Supply(images, phase, loop, seed)
+    learner = Learner(start.model, phase, loop, len(supply.batches), seed)
     learner.begin(0)
+    inputs = supply.at(learner)
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
     with seeded(seed), enough_memory(loop.batch_size):
-        every = _endless(task.batches)
+        every = _endless(inputs)
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             gathered = islice(every, loop.optimizer.accumulation_steps)
-            loss = learner.learn_at(rate, (task.loss(learner, pixels, labels) for pixels, labels, _ in gathered))
+            loss = learner.learn_at(rate, (task.loss(inputs, pixels, labels) for pixels, labels, _ in gathered))
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
@@ -117,8 +119,8 @@ def suggest(rates: list[float], losses: list[float]) -> float:
     return rates[SETTLING + int(np.argmin(settled))] / 10
 
 
-def _endless(batches: TrainingBatches) -> Iterator[Batch]:
+def _endless(inputs: Pixels) -> Iterator[Batch]:
     epoch = 0
     while True:
-        yield from batches.epoch(epoch)
+        yield from inputs.epoch(epoch)
         epoch += 1

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from graft.backbones import build, count_stages, has_batch_norms, preprocessing
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig
-from graft.datasets import ImageSource
+from graft.datasets import Images, ImageSource
 from graft.devices import Compute, require_compiler
 from graft.errors import ConfigError
+from graft.evaluation import evaluate
 from graft.history import OnEpochEnd, Phase
 from graft.lora import require_peft
 from graft.metrics import Predictions
@@ -22,7 +23,7 @@ from graft.plan import TrainingPlan, fine_tuning
 from graft.section import Section
 from graft.seeds import derive_seed
 from graft.splits import Split
-from graft.training import Images, Trained, evaluate, train
+from graft.training import Trained, train
 from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig, WarmUpConfig
 from graft.transforms import Preprocessing
 from graft.weights import PinnedModel, licence

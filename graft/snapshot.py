@@ -5,7 +5,6 @@ Random numbers need no place in it: each epoch draws its own from the seed, the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -14,15 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from graft.cache import cache_place, write_whole
+from graft.cache import cache_place, code_version, write_whole
 from graft.freezing import FreezeProof
 from graft.history import EpochMetrics
 
@@ -62,7 +59,7 @@ class SnapshotFile:
     @classmethod
     def of(cls, *key: str) -> SnapshotFile:
         """The file for a training that is told by all that decides its result."""
-        place = cache_place("training", *key, _version())
+        place = cache_place("training", *key, code_version())
         return cls(place.with_name(place.name + SUFFIX))
 
     def read(self) -> Snapshot | None:
@@ -130,12 +127,3 @@ def _is_finished(path: Path) -> bool:
             return bool(json.loads(file.metadata()["facts"])["finished"])
     except (SafetensorError, KeyError, TypeError, ValueError):
         return True
-
-
-def _version() -> str:
-    """What else decides a result: Graft's own code, and the versions of what it computes with."""
-    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
-    digest = hashlib.sha256(" ".join(versions).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

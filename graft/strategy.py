@@ -15,11 +15,11 @@ from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from graft.datasets import ImageSource, evaluation_batches
-from graft.devices import Compute
-from graft.features import head_inputs
+from graft.datasets import ImageSource
+from graft.evaluation import head_features
+from graft.filling import Cut
 from graft.guards import require_varied
-from graft.training_config import ComputeConfig, TrainingConfig
+from graft.training_config import LoopConfig, TrainingConfig
 
 NEIGHBOURS = 5
 MEASURED_IMAGES = 512
@@ -103,7 +103,7 @@ def spread_out(thawed: int, epochs: int) -> tuple[int, ...]:
     return tuple(int(epoch) for epoch in np.floor(np.linspace(0, last + 0.999, thawed)))
 
 
-def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig) -> float:
+def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig) -> float:
     """How well frozen features tell the classes apart, from 0 (chance) to 1 (perfect); below 0, worse than chance.
 
     Each of up to 512 images, or six of each class, is named by the vote of its five nearest neighbours among the
@@ -112,14 +112,8 @@ def measure_similarity(model: nn.Module, source: ImageSource, rows: pd.DataFrame
     """
     each = max(NEIGHBOURS + 1, MEASURED_IMAGES // len(source.classes))
     some = rows.sort_values("sha256").groupby("label").head(each)
-    here = Compute.of(compute)
-    model = here.place_model(model)
-    features, labels = [], []
-    for pixels, targets, _ in evaluation_batches(source, some):
-        images = here.place_images(pixels, source.preprocessing)
-        features.append(head_inputs(model, images).float().cpu().numpy())
-        labels.append(targets.numpy())
-    known, given = np.concatenate(labels), np.concatenate(features)
+    given = head_features(Cut(model, "head", loop, source), some)
+    known = some["label"].map(source.classes.index).to_numpy()
     require_varied(torch.from_numpy(given), "the features that reach the head")
     search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(known) - 1), metric="cosine").fit(given)
     distances, neighbours = search.kneighbors()  # without the image itself

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from graft.datasets import ImageSource, TrainingBatches, evaluation_batches
+from graft.datasets import Images
 from graft.devices import Compute, enough_memory
-from graft.features import head_inputs
 from graft.freezing import FreezeProof, fingerprint
 from graft.guards import (
     not_finite,
     require_calm,
     require_learned,
-    require_normalised,
     require_remembered,
     require_varied,
 )
@@ -29,19 +24,8 @@ from graft.objective import Mix, Objective, mixing
 from graft.progress import ProgressLine
 from graft.seeds import derive_seed, seeded
 from graft.snapshot import Snapshot, SnapshotFile
-from graft.training_config import ComputeConfig, LoopConfig
-from graft.transforms import Preprocessing
-
-ANYWHERE = ComputeConfig()
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of one training: rows with ``path, label, sha256``."""
-
-    source: ImageSource
-    train: pd.DataFrame
-    validation: pd.DataFrame
+from graft.supply import Pixels, Supply
+from graft.training_config import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -68,9 +52,9 @@ def train(
     something frozen moved.
     """
     seed = derive_seed(seed, phase.name)
-    task = Task.of(images, phase, loop, seed)
-    learner = Learner(start.model, phase, loop, len(task.batches), seed)
-    task.check(learner)
+    task, supply = Task.of(images, phase, loop), Supply(images, phase, loop, seed)
+    learner = Learner(start.model, phase, loop, len(supply.batches), seed)
+    require_varied(supply.at(learner).sample(), "the features that reach the head")
     stopping = EarlyStopping(phase, loop.select_by, start.best)
     file = SnapshotFile.of(*_key(start, phase, loop, images, seed))
     file.clear_old()
@@ -79,14 +63,14 @@ def train(
         stopping.repeat(snapshot.history)
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
-    progress = ProgressLine(phase, len(task.batches), len(stopping.history))
+    progress = ProgressLine(phase, len(supply.batches), len(stopping.history))
     with progress as line, enough_memory(loop.batch_size):
         while not stopping.finished:
             epoch = len(stopping.history)
             learner.begin(epoch)
             with seeded(derive_seed(seed, epoch)):
-                loss = train_one_epoch(learner, task, epoch, line)
-            said = evaluate(learner.judged, images.source, images.validation, loop.compute)
+                loss = train_one_epoch(learner, task, supply.at(learner), epoch, line)
+            said = supply.at(learner).judge()
             learner.frozen.prove(phase.name)
             require_varied(torch.from_numpy(said.logits), "the model's outputs")
             metrics = EpochMetrics.of(loss, said, learner.rates)
@@ -100,11 +84,11 @@ def train(
     return Trained(learner.finish(), stopping.best, stopping.best_epoch, stopping.history, learner.proofs)
 
 
-def train_one_epoch(learner: Learner, task: Task, epoch: int, line: ProgressLine) -> float:
+def train_one_epoch(learner: Learner, task: Task, inputs: Pixels, epoch: int, line: ProgressLine) -> float:
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
-    for number, (pixels, labels, rows) in enumerate(task.batches.epoch(epoch), start=1):
-        loss = task.loss(learner, pixels, labels)
+    for number, (given, labels, rows) in enumerate(inputs.epoch(epoch), start=1):
+        loss = task.loss(inputs, given, labels)
         if not loss.isfinite():
             raise not_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))
         learner.learn(loss, number)
@@ -113,60 +97,32 @@ def train_one_epoch(learner: Learner, task: Task, epoch: int, line: ProgressLine
     return total / count
 
 
-def evaluate(
-    model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE
-) -> Predictions:
-    """What a model says of these images in float32, as the exported model would see them."""
-    here = Compute.of(compute)
-    model = here.place_model(model).eval()
-    logits, labels = [], []
-    batches = evaluation_batches(source, rows)
-    with torch.inference_mode():
-        for pixels, targets, _ in tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False):
-            logits.append(model(here.place_images(pixels, source.preprocessing)).float().cpu().numpy())
-            labels.append(targets.numpy())
-    return Predictions(list(rows["path"]), np.concatenate(labels), np.concatenate(logits), source.classes)
-
-
 @dataclass(frozen=True)
 class Task:
-    """What is learned: from which images, in which batches, mixed how, and what is minimised."""
+    """What is learned: from which images, mixed how, and what is minimised."""
 
     images: Images
     phase: Phase
-    batches: TrainingBatches
     objective: Objective
     mix: Mix | None
 
     @classmethod
-    def of(cls, images: Images, phase: Phase, loop: LoopConfig, seed: int) -> Task:
+    def of(cls, images: Images, phase: Phase, loop: LoopConfig) -> Task:
         """The task that a config sets."""
         classes = images.source.classes
         counts = images.train["label"].value_counts().reindex(classes, fill_value=0)
         objective = Objective(loop.loss, list(counts), Compute.of(loop.compute).device)
-        batches = TrainingBatches(images.source, images.train, loop, seed)
-        return cls(images, phase, batches, objective, mixing(loop.augmentation, len(classes)))
+        return cls(images, phase, objective, mixing(loop.augmentation, len(classes)))
 
-    @property
-    def shape(self) -> Preprocessing:
-        """What the pixels go through."""
-        return self.images.source.preprocessing
-
-    def loss(self, learner: Learner, pixels: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Pixels, given: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch in nats, a scalar; raises ``TrainingError`` where its pixels are out of range."""
-        images, targets = learner.compute.place_images(pixels, self.shape), labels.to(learner.compute.device)
+        compute = inputs.learner.compute
+        placed, targets = inputs.place(given), labels.to(compute.device)
         if self.mix:
-            images, targets = self.mix(images, targets)
-        require_normalised(images, self.shape)
-        with learner.compute.autocast():
-            logits = learner.forward(images)
+            placed, targets = self.mix(placed, targets)
+        with compute.autocast():
+            logits = inputs.forward(placed)
         return self.objective(logits, targets)
-
-    def check(self, learner: Learner) -> None:
-        """Look at the first images on their way to the head; raises ``TrainingError`` where they say nothing."""
-        pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(16))))
-        images = learner.compute.place_images(pixels, self.shape)
-        require_varied(head_inputs(learner.model, images), "the features that reach the head")
 
     def judge(self, said: Predictions, metrics: EpochMetrics, before: EpochMetrics | None, last: bool) -> None:
         """Look at what an epoch gave; raises ``TrainingError`` where it would be wrong to go on."""

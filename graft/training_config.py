@@ -73,6 +73,17 @@ class ComputeConfig(Section):
     compile: bool = False
 
 
+class CacheConfig(Section):
+    """What frozen layers give, computed once and kept on disk; ``max_gb`` of 0 computes it anew each time.
+
+    Each image is augmented in ``views`` ways, of which every epoch takes another.
+    """
+
+    views: Count = 4
+    precision: Literal["float16", "float32"] = "float16"
+    max_gb: NotNegative = 10.0
+
+
 class LoopConfig(Section):
     """What warm-up and fine-tuning share.
 
@@ -90,6 +101,7 @@ class LoopConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     loss: LossConfig = LossConfig()
     compute: ComputeConfig = ComputeConfig()
+    cache: CacheConfig = CacheConfig()
 
 
 class WarmUpConfig(Section):

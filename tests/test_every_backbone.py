@@ -13,6 +13,7 @@ from graft.backbones import build, check, preprocessing, stage_of, stages
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig
 from graft.errors import ConfigError
+from graft.features import Rest, stage_inputs
 from graft.freezing import Frozen
 from graft.history import EpochMetrics
 from graft.onnx_model import Deployable, export
@@ -60,6 +61,19 @@ def test_the_head_moves_and_what_is_thawed_and_nothing_else(architecture: str) -
     model, px = build(small, 3, seed=0), preprocessing(small).crop_px
     assert moved(model, 0, px) == {"head"}
     assert moved(model, 1, px) == set(stages(model)[-2:])
+
+
+@pytest.mark.parametrize("architecture", marked(set(ALL)))
+@torch.no_grad()
+def test_cut_before_any_stage_it_gives_the_same(architecture: str) -> None:
+    small = config(architecture)
+    model, px = build(small, 3, seed=0).eval(), preprocessing(small).crop_px
+    images = torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(0))
+    names = [name for name in stages(model)[1:] if name != "embedding"]
+    whole, given = model(images), stage_inputs(model, images, names)
+    for name in names:
+        difference = (Rest(model, name)(given[name]) - whole).abs().max()
+        assert difference <= 1e-5 * whole.abs().max(), name
 
 
 @pytest.mark.parametrize("architecture", marked(set(ALL) - TOO_LARGE))

@@ -20,7 +20,7 @@ METRICS = EpochMetrics(0.5, 0.4, 0.9, 0.8, 0.95, {"head": 0.1})
 # One process that has imported torch forks a child for each attempt, so that a kill costs no second import.
 # Nothing of torch has run in it yet: a fork would not survive its threads.
 NURSERY = """
-import hashlib, json, logging, os, random, signal, sys, time
+import hashlib, json, logging, os, random, signal, sys, time, traceback
 from pathlib import Path
 import psutil
 import torch
@@ -29,7 +29,8 @@ from graft.config import ModelConfig
 from graft.datasets import ImageSource
 from graft.history import Phase
 from graft.manifest import Manifest
-from graft.training import Images, Trained, train
+from graft.datasets import Images
+from graft.training import Trained, train
 from graft.training_config import AugmentationConfig, LoopConfig
 import pandas as pd
 
@@ -65,6 +66,8 @@ def spawn(cache):
         try:
             attempt(cache)
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return child

@@ -16,7 +16,7 @@ from graft.config import ModelConfig
 from graft.datasets import ImageSource
 from graft.manifest import scan
 from graft.strategy import ADVICE, choose, decide, measure_similarity, spread_out
-from graft.training_config import ComputeConfig, FineTuneConfig, TrainingConfig
+from graft.training_config import FineTuneConfig, LoopConfig, TrainingConfig
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
@@ -66,7 +66,7 @@ def test_similarity_is_high_where_frozen_features_tell_the_classes_apart(digits:
         table = scan(root).table
         classes = sorted(table["label"].unique())
         source = ImageSource(root, classes, preprocessing(model))
-        return measure_similarity(build(model, len(classes), 0), source, table, ComputeConfig())
+        return measure_similarity(build(model, len(classes), 0), source, table, LoopConfig())
 
     letters, fresh = measured(digits, "letters"), measured(digits, "none")
     assert letters > 0.7
@@ -81,12 +81,5 @@ def test_many_classes_of_few_images_each_are_no_farther(monkeypatch: pytest.Monk
         {"label": [str(int(label)) for label in labels], "sha256": [f"{n:05}" for n in range(1600)]}
     )
     source = ImageSource(Path(), [str(n) for n in range(200)], preprocessing(MODEL))
-    monkeypatch.setattr("graft.strategy.head_inputs", lambda _, images: images[:, 0, 0, :200])
-    monkeypatch.setattr("graft.devices.normalise", lambda images, _: images)
-
-    def batches(_: object, some: pd.DataFrame) -> Any:  # noqa: ANN401
-        chosen = torch.tensor(some.index.to_numpy())
-        return [(features[chosen][:, None, None], labels[chosen], chosen)]
-
-    monkeypatch.setattr("graft.strategy.evaluation_batches", batches)
-    assert measure_similarity(build(MODEL, 200, 0), source, rows, ComputeConfig()) == 1.0
+    monkeypatch.setattr("graft.strategy.head_features", lambda _, some: features[some.index.to_numpy()].numpy())
+    assert measure_similarity(build(MODEL, 200, 0), source, rows, LoopConfig()) == 1.0

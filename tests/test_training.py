@@ -13,15 +13,16 @@ from torch import nn
 
 from graft.backbones import build, preprocessing, stage_of
 from graft.config import ModelConfig, SplitConfig
-from graft.datasets import ImageSource, TrainingBatches
+from graft.datasets import Images, ImageSource, TrainingBatches
 from graft.errors import TrainingError
+from graft.evaluation import evaluate
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.learner import Learner
 from graft.manifest import Manifest, scan
 from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.splits import Split, split_images
-from graft.training import EarlyStopping, Images, Trained, evaluate, train
+from graft.training import EarlyStopping, Trained, train
 from graft.training_config import (
     AugmentationConfig,
     ComputeConfig,

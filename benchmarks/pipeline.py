@@ -1,0 +1,115 @@
+"""The whole training pipeline against one run of a plain loop, as a user starts them: seconds, and accuracy.
+
+    python benchmarks/pipeline.py PHOTOS --weights FILE [--images 4000] [--seeds 3] [--json FILE]
+
+PHOTOS holds ``train/`` and ``val/``. The pipeline validates, trains, repeats that in five folds, exports and
+registers, with ``configs/photos.yaml``, an empty cache and a ZenML home of its own, whose set-up is not counted.
+The plain loop is ``benchmarks/plain_loop.py``. They are timed in turn in one run, each from start to end of its
+process. With ``--images``, the training photographs are first made so many by cropping, turning and tinting them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.io import ImageReadMode, read_image, write_jpeg
+from torchvision.transforms import v2
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Run both for each seed, and print times, their ratio and accuracies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    options = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        photos, weights = options.photos.resolve(), options.weights.resolve()
+        if options.images:
+            photos = multiplied(photos, Path(folder) / "photos", options.images)
+        for seed in range(options.seeds):
+            ours = by_graft(photos, weights, seed, Path(folder) / f"seed{seed}")
+            plain = by_plain_loop(photos, weights, seed)
+            found.append({"seed": seed, "graft": ours, "plain loop": plain})
+            print(f"seed {seed}: pipeline {in_words(ours)}; plain loop {in_words(plain)}", flush=True)
+    count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
+    print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
+    for name in ("graft", "plain loop"):
+        seconds, accuracies = zip(*(each[name] for each in found), strict=True)
+        print(f"{name:10} {statistics.median(seconds):6.0f} s   mean accuracy {statistics.mean(accuracies):.3f}")
+    print(f"ratio      {statistics.median(each['graft'][0] / each['plain loop'][0] for each in found):6.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+def in_words(result: tuple[float, float]) -> str:
+    """Seconds and accuracy."""
+    return f"{result[0]:.0f} s, accuracy {result[1]:.3f}"
+
+
+def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float, float]:
+    """Seconds and holdout accuracy of a pipeline that knows nothing yet."""
+    environment = os.environ | {
+        "ZENML_CONFIG_PATH": str(home / "zenml"), "GRAFT_CACHE": str(home / "cache"), "NO_COLOR": "1",
+    }  # fmt: skip
+    settings = {"data.root": photos, "model.weights": weights, "seed": seed}
+    graft = Path(sys.executable).with_name("graft")
+    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    subprocess.run([graft, "setup"], cwd=REPOSITORY, env=environment, capture_output=True, check=True)
+    start = time.perf_counter()
+    command = [str(graft), "run", "configs/photos.yaml", *chosen]
+    subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=True)
+    seconds = time.perf_counter() - start
+    said = subprocess.run(
+        [graft, "summary"], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
+    ).stdout
+    return seconds, float(said.split("Holdout")[1].split()[0])
+
+
+def by_plain_loop(photos: Path, weights: Path, seed: int) -> tuple[float, float]:
+    """Seconds and holdout accuracy of the plain loop."""
+    script = REPOSITORY / "benchmarks" / "plain_loop.py"
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, script, photos, "--weights", weights, "--seed", str(seed)],
+        capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    return time.perf_counter() - start, float(json.loads(done.stdout)["accuracy"])
+
+
+def multiplied(photos: Path, target: Path, count: int) -> Path:
+    """A folder with the same ``val/``, and so many edits of the photographs in ``train/``."""
+    torch.manual_seed(0)
+    edit = v2.Compose([
+        v2.RandomResizedCrop(320, scale=(0.3, 0.9), antialias=True), v2.RandomRotation(25),
+        v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ])  # fmt: skip
+    originals = sorted(path for path in (photos / "train").rglob("*.*") if path.is_file())
+    for number in range(count):
+        source = originals[number % len(originals)]
+        place = target / "train" / source.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        edited = edit(read_image(str(source), ImageReadMode.RGB))
+        write_jpeg(edited, str(place / f"{number:05}.jpg"), quality=90)
+    (target / "val").symlink_to(photos / "val")
+    return target
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What a model says of images, as the exported one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from graft.datasets import ImageSource, evaluation_batches
+from graft.devices import Compute
+from graft.features import Rest, averaged, head_inputs
+from graft.filling import Cut, StoredViews, evaluation_views
+from graft.metrics import Predictions
+from graft.training_config import ComputeConfig
+
+ANYWHERE = ComputeConfig()
+AT_ONCE = 64
+
+
+def evaluate(
+    model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE
+) -> Predictions:
+    """What a model says of these images, in float32."""
+    here, shape = Compute.of(compute), source.preprocessing
+    model = here.place_model(model).eval()
+    batches = tqdm(evaluation_batches(source, rows), desc="Evaluating", unit="batch", disable=None, leave=False)
+    with torch.inference_mode():
+        return _joined((model(here.place_images(pixels, shape)) for pixels, *_ in batches), source, rows)
+
+
+def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
+    """The same, from what is kept of the frozen layers before the cut; from pixels where nothing is."""
+    views = evaluation_views(cut, rows)
+    if views is None:
+        return evaluate(cut.model, cut.source, rows, cut.loop.compute)
+    here = Compute.of(cut.loop.compute)
+    rest = Rest(here.place_model(cut.model).eval(), cut.stage)
+    return judge(rest, views, cut.source, rows, here)
+
+
+def judge(rest: Rest, views: StoredViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
+    """What a model in eval mode says of images of which is kept what reaches it."""
+    chunks = (range(start, min(start + AT_ONCE, len(rows))) for start in range(0, len(rows), AT_ONCE))
+    given = (here.place(views.read([(row, 0) for row in chunk])) for chunk in chunks)
+    with torch.inference_mode():
+        return _joined(map(rest, given), source, rows)
+
+
+def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
+    """What reaches the head of these images, averaged over places: float32 ``[images, features]``."""
+    if views := evaluation_views(cut, rows):
+        return averaged(views.read([(row, 0) for row in range(len(rows))]).float()).numpy()
+    here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
+    model = here.place_model(cut.model)
+    each = (
+        head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in evaluation_batches(cut.source, rows)
+    )
+    return torch.cat([some.float().cpu() for some in each]).numpy()
+
+
+def _joined(logits: Iterable[Tensor], source: ImageSource, rows: pd.DataFrame) -> Predictions:
+    labels = np.array([source.classes.index(label) for label in rows["label"]])
+    each = [some.float().cpu().numpy() for some in logits]
+    return Predictions(list(rows["path"]), labels, np.concatenate(each), source.classes)

@@ -1,0 +1,326 @@
+"""What frozen layers gave is kept whole or not at all, within its bound, and changes nothing but the time."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from graft.activations import ActivationStore, NoRoomError
+from graft.backbones import build, preprocessing
+from graft.config import ModelConfig, SplitConfig
+from graft.datasets import Images
+from graft.evaluation import evaluate, evaluate_rest
+from graft.filling import Cut, evaluation_views, training_views
+from graft.history import EpochMetrics, Phase
+from graft.manifest import scan
+from graft.recipe import images_of
+from graft.splits import split_images
+from graft.training import Trained, train
+from graft.training_config import LoopConfig
+
+MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
+GRADUAL = Phase("finetune", 3, 1e-4, 0.5, None, (0, 1))
+LARGE = 10**9
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path) -> Images:
+    """Four of each digit to train on, two to validate."""
+    manifest = scan(digits)
+    clusters = {path: number for number, path in enumerate(manifest.table["path"])}
+    every = images_of(manifest.folder(), split_images(manifest, clusters, SplitConfig()), preprocessing(MODEL))
+    few = every.validation.groupby("label").head(2)
+    return replace(every, train=every.train.groupby("label").head(4), validation=few)
+
+
+def loop(**values: Any) -> LoopConfig:  # noqa: ANN401
+    return LoopConfig.model_validate({"batch_size": 16, "augmentation": {"strength": "none"}} | values)
+
+
+def cut(images: Images, stage: str = "features.12", **values: Any) -> Cut:  # noqa: ANN401
+    return Cut(build(MODEL, 10, seed=0).eval(), stage, loop(**values), images.source)
+
+
+def run(images: Images, loop: LoopConfig, phase: Phase = GRADUAL) -> Trained:
+    return train(Trained(build(MODEL, 10, seed=0)), phase, loop, images, 0, silent)
+
+
+def silent(_: Phase, __: int, ___: EpochMetrics) -> None:
+    pass
+
+
+def segments(cache: Path) -> list[Path]:
+    return sorted(cache.glob("activations/*/*.safetensors"))
+
+
+def difference(one: Trained, other: Trained) -> float:
+    pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return max(float(((a - b).abs() / b.abs().clamp(min=1)).max()) for a, b in pairs)
+
+
+# The same result
+
+
+def test_without_augmentation_kept_activations_train_the_same_weights(images: Images, cache: Path) -> None:
+    kept = run(images, loop(cache={"precision": "float32"}))
+    assert segments(cache)
+    plain = run(images, loop(cache={"max_gb": 0}))
+    assert difference(kept, plain) < 1e-5
+    assert difference(kept, Trained(build(MODEL, 10, seed=0))) > 1e-4
+
+
+def test_half_precision_is_near(images: Images) -> None:
+    assert difference(run(images, loop()), run(images, loop(cache={"max_gb": 0}))) < 1e-2
+
+
+def test_the_average_of_weights_is_judged_from_kept_activations_as_from_pixels(images: Images) -> None:
+    kept, plain = (
+        run(images, loop(ema_decay=0.5, cache=values)) for values in ({"precision": "float32"}, {"max_gb": 0})
+    )
+    assert [epoch.val_loss for epoch in kept.history] == pytest.approx([epoch.val_loss for epoch in plain.history])
+
+
+def test_a_filled_store_gives_the_same_weights_as_an_empty_one(images: Images, cache: Path) -> None:
+    augmented = loop(augmentation={"strength": "light"})
+    empty = run(images, augmented)
+    for path in (cache / "training").iterdir():
+        path.unlink()
+    held = {path: path.read_bytes() for path in segments(cache)}
+    assert difference(run(images, augmented), empty) == 0
+    assert {path: path.read_bytes() for path in segments(cache)} == held
+
+
+def test_what_is_missing_is_rounded_as_if_all_were_computed_at_once(images: Images, cache: Path) -> None:
+    rows = images.train
+    whole = evaluation_views(cut(images), rows)
+    assert whole
+    expected = whole.read([(row, 0) for row in range(len(rows))])
+    for path in segments(cache):
+        path.unlink()
+    evaluation_views(cut(images), rows.iloc[3:7])  # a fold was first
+    again = evaluation_views(cut(images), rows)
+    assert again
+    assert torch.equal(again.read([(row, 0) for row in range(len(rows))]), expected)
+
+
+def test_views_are_augmented_each_in_its_way_and_shared_by_epochs(images: Images) -> None:
+    light = cut(images, augmentation={"strength": "light"}, cache={"views": 3})
+    views = training_views(light, images.train, epochs=9)
+    assert views
+    assert views.count == 3
+    first, second, fourth = (views.read([(0, number)]) for number in (0, 1, 3))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, fourth)
+    fewer = training_views(light, images.train, epochs=2)
+    assert fewer
+    assert fewer.count == 2
+
+
+def test_an_image_that_is_renamed_or_in_another_fold_is_not_computed_again(
+    images: Images, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation_views(cut(images), images.train)
+    caplog.set_level(logging.INFO, logger="graft.filling")
+    evaluation_views(cut(images), images.train.sample(frac=0.5, random_state=0).assign(path="elsewhere.png"))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("stage", ["head", "features.12"])
+def test_evaluation_from_kept_activations_says_the_same(images: Images, stage: str) -> None:
+    where = cut(images, stage, cache={"precision": "float32"})
+    kept, plain = evaluate_rest(where, images.validation), evaluate(where.model, images.source, images.validation)
+    assert kept.logits == pytest.approx(plain.logits, abs=1e-5)
+    assert kept.paths == plain.paths
+    assert (kept.labels == plain.labels).all()
+
+
+def test_other_weights_below_the_cut_have_a_store_of_their_own(images: Images) -> None:
+    one, other = cut(images), cut(images)
+    with torch.no_grad():
+        other.model.get_parameter("features.3.block.0.0.weight").mul_(2)
+    views = [evaluation_views(each, images.validation) for each in (one, other)]
+    assert views[0]
+    assert views[1]
+    assert not torch.equal(views[0].read([(0, 0)]), views[1].read([(0, 0)]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cache": {"max_gb": 0}},
+        {"batch_norm": "adapt"},
+        {"augmentation": {"cutmix_alpha": 1.0}},
+        {"compute": {"compile": True}},
+    ],
+)
+def test_where_frozen_layers_do_not_always_give_the_same_nothing_is_kept(
+    images: Images, cache: Path, values: dict[str, Any]
+) -> None:
+    assert training_views(cut(images, **values), images.train, 2) is None
+    assert not cache.exists()
+
+
+# Kept whole, or not at all
+
+
+def filled(keys: str = "abcd") -> ActivationStore:
+    store = ActivationStore("a test", precision="float16", max_bytes=LARGE)
+    store.add(list(keys), values(keys))
+    return store
+
+
+def values(keys: str) -> Tensor:
+    return torch.tensor([[ord(key), 0.5] for key in keys])
+
+
+def fresh() -> ActivationStore:
+    return ActivationStore("a test", precision="float16", max_bytes=LARGE)
+
+
+def test_rows_are_found_again_by_another_process() -> None:
+    filled()
+    store = fresh()
+    assert store.missing(list("dxa")) == ["x"]
+    assert torch.equal(store.read(["d", "a"]), values("da"))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_segment_never_gives_wrong_values(cache: Path, data: st.DataObject) -> None:
+    for path in segments(cache):
+        path.unlink()
+    filled()
+    (path,) = segments(cache)
+    content = bytearray(path.read_bytes())
+    kind = data.draw(st.sampled_from(["torn", "flipped", "foreign"]))
+    at = data.draw(st.integers(0, len(content) - 1))
+    if kind == "torn":
+        content = content[:at]
+    elif kind == "flipped":
+        content[at] ^= data.draw(st.integers(1, 255))
+    else:
+        content = bytearray(data.draw(st.binary(max_size=100)))
+    path.write_bytes(content)
+    store = fresh()
+    sound = [key for key in "abcd" if key not in store.missing(list("abcd"))]
+    assert all(torch.equal(store.read([key]), values(key)) for key in sound)
+
+
+def test_a_damaged_store_is_computed_anew_and_training_goes_on(
+    images: Images, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run(images, loop())
+    for path in (cache / "training").iterdir():
+        path.unlink()
+    for path in segments(cache):
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 255
+        path.write_bytes(content)
+    assert difference(run(images, loop()), expected) == 0
+    assert any("is damaged" in message or "cannot be read" in message for message in caplog.messages)
+
+
+# Within its bound
+
+
+def test_the_least_recently_used_goes_first(cache: Path) -> None:
+    for age, keys in enumerate(("ab", "cd", "ef")):
+        filled(keys)
+        newest = max(segments(cache), key=lambda path: path.stat().st_ctime_ns)
+        os.utime(newest, (1000 - 100 * age, 1000 - 100 * age))
+    assert fresh().missing(["e"]) == []  # which makes it the one that was used last
+    size = segments(cache)[0].stat().st_size
+    store = ActivationStore("another", precision="float16", max_bytes=2 * size + 100)
+    store.add(["x", "y"], values("xy"))
+    assert fresh().missing(list("abcdef")) == list("cd")
+
+
+def test_more_than_the_bound_is_refused_before_anything_is_thrown_out_of_use() -> None:
+    store = ActivationStore("a test", precision="float16", max_bytes=400)
+    store.add(["a"], values("a"))
+    with pytest.raises(NoRoomError, match=r"training.cache.max_gb allows less"):
+        store.add(list("bcd"), torch.zeros(3, 100))
+    assert torch.equal(store.read(["a"]), values("a"))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("read-only")])
+def test_a_full_or_closed_disk_costs_time_alone(
+    images: Images, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    plain = run(images, loop(cache={"max_gb": 0}))
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("graft.activations.write_whole", full)
+    assert difference(run(images, loop()), plain) == 0
+    assert any("computed anew each time, not kept" in message for message in caplog.messages)
+
+
+def test_what_does_not_fit_the_bound_is_not_begun(
+    images: Images, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert evaluation_views(cut(images, cache={"max_gb": 1e-6}), images.train) is None
+    assert "raise it, or lower training.cache.views" in caplog.text
+    assert not segments(cache)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(-120, 120), row=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=9))
+def test_half_precision_is_relative_to_each_row_however_large_or_small(size: int, row: list[float]) -> None:
+    store = ActivationStore("any size", precision="float16", max_bytes=LARGE)
+    given_row = torch.tensor([row]) * 2.0**size
+    store.add(["a"], given_row)
+    assert (store.read(["a"]) - given_row).abs().max() <= given_row.abs().max() / 2**11
+
+
+def test_keeping_that_takes_longer_than_computing_ends_by_itself(
+    images: Images, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = ActivationStore.read
+
+    def slowly(store: ActivationStore, keys: list[str]) -> Tensor:
+        time.sleep(1)
+        return read(store, keys)
+
+    monkeypatch.setattr(ActivationStore, "read", slowly)
+    monkeypatch.setattr("graft.filling.AT_ONCE", 8)
+    assert evaluation_views(cut(images), images.train) is None
+    assert "writing and reading takes" in caplog.text
+
+
+# Several processes
+
+
+def write_and_read(number: int, cache: str) -> bool:
+    os.environ["GRAFT_CACHE"] = cache
+    keys = [str(key) for key in range(50)]
+    store = ActivationStore("shared", precision="float16", max_bytes=LARGE)
+    with store.filling():
+        if missing := store.missing(keys):
+            store.add(missing, torch.tensor([[float(key)] for key in missing]))
+    return torch.equal(store.read(keys).flatten(), torch.arange(50.0)) and number >= 0
+
+
+def test_several_processes_fill_and_read_one_store(cache: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert all(pool.starmap(write_and_read, [(number, str(cache)) for number in range(6)]))
+    assert len(segments(cache)) == 1
