@@ -87,6 +87,10 @@ class ActivationStore:
         write_whole(path, save(tensors, {"keys": json.dumps(keys)}))
         self._map(path, set(keys))
 
+    def bytes_of(self, rows: Tensor) -> int:
+        """How many bytes these rows take here."""
+        return rows.numel() * (2 if self.precision == "float16" else 4)
+
     def filling(self) -> FileLock:
         """Held while missing rows are computed: a second process waits, and finds them there."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,11 +26,8 @@ from graft.transforms import for_evaluation, for_training
 
 logger = logging.getLogger(__name__)
 AT_ONCE = 32  # always, the last batch padded: how an image is rounded must not depend on which others are missing
+TRIED = 2  # batches, after which keeping has to be worth while
 EVALUATION = "evaluation"
-
-
-class NotKeptError(Exception):
-    """There is no use in keeping these activations; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -75,107 +73,166 @@ class Cut:
 
 def training_views(cut: Cut, rows: pd.DataFrame, epochs: int) -> StoredViews | None:
     """Augmented views of training images, as many as the config says or epochs use; None where none are kept."""
-    how, compute = cut.loop.augmentation, Compute.of(cut.loop.compute)
-    transform = for_training(how.strength, how.horizontal_flip, cut.source.preprocessing)
-    if how.strength == "none":
-        return _stored(cut, rows, _Recipe(EVALUATION, transform, 1, compute))
-    count = min(cut.loop.cache.views, epochs)
-    return _stored(cut, rows, _Recipe(f"{how.strength} flip={how.horizontal_flip}", transform, count, compute))
+    return _stored(cut, rows, _augmented(cut), _views(cut.loop, epochs))
 
 
 def evaluation_views(cut: Cut, rows: pd.DataFrame) -> StoredViews | None:
     """Images as the exported model sees them, computed in float32; None where none are kept."""
-    exact = replace(Compute.of(cut.loop.compute), dtype=torch.float32)
-    transform = partial(for_evaluation, preprocessing=cut.source.preprocessing)
-    return _stored(cut, rows, _Recipe(EVALUATION, transform, 1, exact))
+    return _stored(cut, rows, _exact(cut), 1)
+
+
+def compute_ahead(cut: Cut, rows: pd.DataFrame, epochs: dict[str, int]) -> None:
+    """Compute what reaches several stages in one pass: training views for so many epochs, and evaluation views."""
+    cuts = [each for stage in epochs if (each := replace(cut, stage=stage)).can_be_kept]
+    for recipe, counts in (
+        (_augmented(cut), {stage: _views(cut.loop, count) for stage, count in epochs.items()}),
+        (_exact(cut), dict.fromkeys(epochs, 1)),
+    ):
+        lacks = [_Lack(each, recipe.store(each), rows, counts[each.stage]) for each in cuts]
+        try:
+            _complete(lacks, rows, recipe)
+        except OSError as error:
+            logger.warning("What frozen layers give cannot be kept: %s.", error)
+
+
+def _views(loop: LoopConfig, epochs: int) -> int:
+    return 1 if loop.augmentation.strength == "none" else min(loop.cache.views, epochs)
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How views are made of an image, how many, and where what follows is computed."""
+    """How views are made of an image, and where what follows is computed."""
 
     name: str
     transform: Callable[[Tensor], Tensor]
-    count: int
     compute: Compute
 
+    def store(self, cut: Cut) -> ActivationStore:
+        """Where what reaches a stage of such views is kept."""
+        config = cut.loop.cache
+        key = [*cut.names(), self.name, repr(self.compute)]
+        return ActivationStore(*key, precision=config.precision, max_bytes=int(config.max_gb * 1e9))
 
-def _stored(cut: Cut, rows: pd.DataFrame, recipe: _Recipe) -> StoredViews | None:
+
+def _augmented(cut: Cut) -> _Recipe:
+    how, compute = cut.loop.augmentation, Compute.of(cut.loop.compute)
+    transform = for_training(how.strength, how.horizontal_flip, cut.source.preprocessing)
+    name = EVALUATION if how.strength == "none" else f"{how.strength} flip={how.horizontal_flip}"
+    return _Recipe(name, transform, compute)
+
+
+def _exact(cut: Cut) -> _Recipe:
+    transform = partial(for_evaluation, preprocessing=cut.source.preprocessing)
+    return _Recipe(EVALUATION, transform, replace(Compute.of(cut.loop.compute), dtype=torch.float32))
+
+
+def _stored(cut: Cut, rows: pd.DataFrame, recipe: _Recipe, count: int) -> StoredViews | None:
     if not cut.can_be_kept:
         return None
-    config = cut.loop.cache
-    key = [*cut.names(), recipe.name, repr(recipe.compute)]
-    store = ActivationStore(*key, precision=config.precision, max_bytes=int(config.max_gb * 1e9))
-    hashes = list(rows["sha256"])
-    keys = [view_key(sha256, number) for sha256 in hashes for number in range(recipe.count)]
+    lack = _Lack(cut, recipe.store(cut), rows, count)
     try:
-        if store.missing(keys):
-            with store.filling():
-                missing = set(store.missing(keys))
-                paths = dict(zip(hashes, rows["path"], strict=True))
-                wanted = [
-                    (path, sha256, numbers)
-                    for sha256, path in paths.items()
-                    if (numbers := [n for n in range(recipe.count) if view_key(sha256, n) in missing])
-                ]
-                if wanted:
-                    views = Views(cut.source.root, wanted, recipe.transform)
-                    _fill(store, len(missing), views, _Front(cut, recipe.compute))
-    except (NotKeptError, OSError) as error:
-        logger.warning("What reaches %s is computed anew each time, not kept: %s.", cut.stage, error)
-        return None
-    return StoredViews(store, hashes, recipe.count)
+        _complete([lack], rows, recipe)
+    except OSError as error:
+        lack.give_up(error)
+    return None if lack.given_up else StoredViews(lack.store, list(rows["sha256"]), count)
 
 
-@dataclass(frozen=True)
-class _Front:
-    """What lies before a cut, on a device."""
+class _Lack:
+    """What is missing of a store, and what has been computed of it but not yet written."""
 
-    cut: Cut
-    compute: Compute
+    def __init__(self, cut: Cut, store: ActivationStore, rows: pd.DataFrame, count: int) -> None:
+        self.cut, self.store, self.count = cut, store, count
+        self.keys = [view_key(sha256, number) for sha256 in rows["sha256"] for number in range(count)]
+        self.missing: set[str] = set()
+        self.given_up = False
+        self._names: list[str] = []
+        self._values: list[Tensor] = []
+        self._batches = 0
 
-    def __call__(self, crops: Tensor) -> Tensor:
-        """What reaches the stage of up to ``AT_ONCE`` crops uint8, in float32 on the CPU."""
-        cut, shape = self.cut, self.cut.source.preprocessing
-        padded = torch.cat([crops, crops[:1].expand(AT_ONCE - len(crops), -1, -1, -1)])
-        images = self.compute.place_images(padded, shape)
-        require_normalised(images, shape)
-        with self.compute.autocast():
-            given = stage_inputs(self.compute.place_model(cut.model), images, [cut.stage])[cut.stage]
-        return given[: len(crops)].float().cpu()
+    def look(self) -> bool:
+        """Whether anything is missing."""
+        self.missing = set(self.store.missing(self.keys))
+        return bool(self.missing)
+
+    def take(self, names: list[str], given: Tensor, seconds: float) -> None:
+        """Keep what is missing of a batch, which took so many seconds an image to compute."""
+        rows = [row for row, name in enumerate(names) if name in self.missing]
+        if self.given_up or not rows:
+            return
+        self._names += [names[row] for row in rows]
+        self._values.append(given[rows])
+        self._batches += 1
+        needed = self.store.bytes_of(given[0]) * len(self.missing)
+        if needed > self.store.max_bytes:
+            self.give_up(
+                f"{needed / 1e9:.1f} GB are needed, and training.cache.max_gb allows "
+                f"{self.store.max_bytes / 1e9:.1f}; raise it, or lower training.cache.views"
+            )
+        elif self._batches == TRIED:
+            count, begun = len(self._names), time.perf_counter()
+            self.store.read(self.write())
+            keeping = (time.perf_counter() - begun) / count
+            if keeping > seconds:
+                self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
+        elif sum(map(self.store.bytes_of, self._values)) >= SEGMENT_BYTES:
+            self.write()
+
+    def write(self) -> list[str]:
+        """Write what was taken, as a segment; returns its keys."""
+        names, values = self._names, self._values
+        self._names, self._values = [], []
+        if names:
+            self.store.add(names, torch.cat(values))
+        return names
+
+    def give_up(self, reason: object) -> None:
+        """Go on without, and say so."""
+        self.given_up, self._names, self._values = True, [], []
+        logger.warning("What reaches %s is computed anew each time, not kept: %s.", self.cut.stage, reason)
 
 
-def _fill(store: ActivationStore, count: int, views: Views, front: _Front) -> None:
-    """Compute the views and keep them, in segments; raises ``NotKeptError`` where that does not pay."""
-    started = time.perf_counter()
-    keys: list[str] = []
-    values: list[Tensor] = []
-    done, nbytes, trials = 0, 0, 0
-    with tqdm(total=count, desc=f"Before {front.cut.stage}", unit="view", disable=None, leave=False) as bar:
+def _complete(lacks: list[_Lack], rows: pd.DataFrame, recipe: _Recipe) -> None:
+    """Compute and keep what is missing anywhere; raises ``OSError`` where nothing can be written."""
+    lacks = [lack for lack in lacks if lack.look()]
+    with ExitStack() as locks:
+        for lack in lacks:
+            locks.enter_context(lack.store.filling())
+        lacks = [lack for lack in lacks if lack.look()]  # another process may have been at it
+        if not lacks:
+            return
+        missing = set[str]().union(*(lack.missing for lack in lacks))
+        most = max(lack.count for lack in lacks)
+        wanted: dict[str, tuple[str, str, list[int]]] = {}
+        for path, sha256 in zip(rows["path"], rows["sha256"], strict=True):
+            numbers = [number for number in range(most) if view_key(sha256, number) in missing]
+            wanted[sha256] = (path, sha256, numbers)
+        cut = lacks[0].cut
+        views = Views(cut.source.root, [each for each in wanted.values() if each[2]], recipe.transform)
+        _compute(lacks, views, recipe.compute, len(missing))
+
+
+def _compute(lacks: list[_Lack], views: Views, compute: Compute, count: int) -> None:
+    cut, stages = lacks[0].cut, [lack.cut.stage for lack in lacks]
+    model, shape, started = compute.place_model(cut.model), cut.source.preprocessing, time.perf_counter()
+    with tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False) as bar:
         for crops, names in _of_size(view_batches(views)):
             begun = time.perf_counter()
-            given = front(crops)
-            seconds = time.perf_counter() - begun
-            if done == 0:
-                _require_fit(given[0].nbytes * count, store.max_bytes)
-            keys += names
-            values.append(given)
-            nbytes += given.nbytes
-            done += len(names)
+            padded = torch.cat([crops, crops[:1].expand(AT_ONCE - len(crops), -1, -1, -1)])
+            images = compute.place_images(padded, shape)
+            require_normalised(images, shape)
+            with compute.autocast():
+                given = stage_inputs(model, images, stages)
+            seconds = (time.perf_counter() - begun) / AT_ONCE
+            for lack in lacks:
+                lack.take(names, given[lack.cut.stage][: len(names)].float().cpu(), seconds)
             bar.update(len(names))
-            trials += 1
-            if trials == 2 or sum(each.nbytes for each in values) >= SEGMENT_BYTES:
-                begun = time.perf_counter()
-                store.add(keys, torch.cat(values))
-                store.read(keys)
-                if trials == 2:
-                    _require_gain(seconds / len(names), (time.perf_counter() - begun) / len(keys))
-                keys, values = [], []
-    if keys:
-        store.add(keys, torch.cat(values))
+            if all(lack.given_up for lack in lacks):
+                return
+    for lack in lacks:
+        lack.write()
     logger.info(
-        "What reaches %s of %d images is kept: %d views, %.0f MB, computed in %.1f s.",
-        front.cut.stage, len(views), done, nbytes / 1e6, time.perf_counter() - started,
+        "What reaches %s of %d images is kept (%d views, computed in %.1f s).",
+        " and ".join(stages), len(views), count, time.perf_counter() - started,
     )  # fmt: skip
 
 
@@ -189,18 +246,3 @@ def _of_size(batches: Iterator[tuple[Tensor, list[str]]]) -> Iterator[tuple[Tens
             crops, names = crops[AT_ONCE:], names[AT_ONCE:]
     if names:
         yield crops, names
-
-
-def _require_fit(needed: int, allowed: int) -> None:
-    if needed > allowed:
-        raise NotKeptError(
-            f"{needed / 1e9:.1f} GB are needed, and training.cache.max_gb allows {allowed / 1e9:.1f}; raise it, "
-            f"or lower training.cache.views"
-        )
-
-
-def _require_gain(computing: float, keeping: float) -> None:
-    if keeping > computing:
-        raise NotKeptError(
-            f"writing and reading takes {keeping * 1000:.1f} ms an image, and computing {computing * 1000:.1f} ms"
-        )

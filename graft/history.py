@@ -47,6 +47,10 @@ class Phase:
         """The first stage that ever thaws, of all from input to output."""
         return stages[-1 - len(self.thaw_epochs)]
 
+    def boundaries(self, stages: list[str]) -> dict[str, int]:
+        """Each stage that is ever the first to move, and for how many epochs that may be."""
+        return {stages[-1 - self.unfrozen_at(epoch)]: self.epochs - epoch for epoch in (0, *self.thaw_epochs)}
+
     def unfrozen_at(self, epoch: int) -> int:
         """How many stages are thawed in an epoch, the head not counted."""
         return sum(thaws <= epoch for thaws in self.thaw_epochs)

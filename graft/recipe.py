@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 from torch import Tensor, nn
 
-from graft.backbones import build, count_stages, has_batch_norms, preprocessing
+from graft.backbones import build, count_stages, has_batch_norms, preprocessing, stages
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig
 from graft.datasets import Images, ImageSource
 from graft.devices import Compute, require_compiler
 from graft.errors import ConfigError
 from graft.evaluation import evaluate
+from graft.filling import Cut, compute_ahead
 from graft.history import OnEpochEnd, Phase
 from graft.lora import require_peft
 from graft.metrics import Predictions
@@ -61,6 +63,19 @@ def check(model: ModelConfig, training: TrainingConfig) -> None:
 def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:
     """The training and validation images of a split."""
     return Images(ImageSource(root, split.classes, shape), split.rows("train"), split.rows("validation"))
+
+
+def keep_frozen(
+    root: Path, split: Split, model: PinnedModel, training: TrainingConfig, plan: TrainingPlan
+) -> None:
+    """Compute what frozen layers give of all training images, for all that the plan will train, in one pass."""
+    network = build(model.config, len(split.classes), 0)
+    source = ImageSource(root, split.classes, preprocessing(model.config))
+    rows = pd.concat([split.rows("train"), split.rows("validation")])
+    epochs = Phase.warm_up(training.warm_up).boundaries(stages(network))
+    if plan.decision.thaw_epochs:
+        epochs |= fine_tuning(training.fine_tune, plan.decision).boundaries(stages(network))
+    compute_ahead(Cut(network, "head", training.loop, source), rows, epochs)
 
 
 def warm_up(

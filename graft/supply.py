@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from graft.backbones import stages
 from graft.datasets import Batch, Images, TrainingBatches, evaluation_batches
 from graft.evaluation import evaluate, judge
 from graft.features import Rest, head_inputs
@@ -112,6 +113,7 @@ class Supply:
     def _make(self, learner: Learner) -> Pixels:
         pixels = Pixels(learner, self.images, self.batches)
         cut = Cut(learner.model, learner.boundary, self.loop, self.images.source)
-        train = training_views(cut, self.images.train, self.phase.epochs)
+        epochs = self.phase.boundaries(stages(learner.model))[learner.boundary]
+        train = training_views(cut, self.images.train, epochs)
         validation = train and evaluation_views(cut, self.images.validation)
         return Activations(pixels, train, validation) if train and validation else pixels

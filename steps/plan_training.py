@@ -5,6 +5,7 @@ from typing import Annotated
 from zenml.logger import get_logger
 
 from graft.plan import TrainingPlan, make_plan
+from graft.recipe import keep_frozen
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_plan
 from graft.splits import Split
@@ -18,8 +19,9 @@ logger = get_logger(__name__)
 def plan_training(
     split: Split, model: PinnedModel, training: TrainingConfig, seed: int
 ) -> Annotated[TrainingPlan, "training_plan"]:
-    """Choose the strategy, and show what it means for each stage."""
+    """Choose the strategy, show what it means for each stage, and compute what will stay frozen."""
     plan = make_plan(split.folder(), split, model, training, seed)
     logger.info(plan.in_words())
     log_plan(plan)
+    keep_frozen(split.folder(), split, model, training, plan)
     return plan

@@ -6,11 +6,13 @@ import errno
 import logging
 import multiprocessing
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,11 +20,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graft.activations import ActivationStore, NoRoomError
-from graft.backbones import build, preprocessing
+from graft.backbones import build, preprocessing, stages
 from graft.config import ModelConfig, SplitConfig
 from graft.datasets import Images
 from graft.evaluation import evaluate, evaluate_rest
-from graft.filling import Cut, evaluation_views, training_views
+from graft.filling import Cut, compute_ahead, evaluation_views, training_views
 from graft.history import EpochMetrics, Phase
 from graft.manifest import scan
 from graft.recipe import images_of
@@ -132,6 +134,29 @@ def test_views_are_augmented_each_in_its_way_and_shared_by_epochs(images: Images
     fewer = training_views(light, images.train, epochs=2)
     assert fewer
     assert fewer.count == 2
+
+
+def test_one_pass_computes_what_all_phases_and_folds_will_need(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = {"augmentation": {"strength": "light"}, "ema_decay": 0.9}
+    expected = run(images, loop(**light))
+    monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
+    names = stages(build(MODEL, 10, seed=0))
+    every = pd.concat([images.train, images.validation])
+    compute_ahead(cut(images, "head", **light), every, GRADUAL.boundaries(names))
+    monkeypatch.setattr("graft.filling._compute", never)
+    assert difference(run(images, loop(**light)), expected) == 0
+
+
+def never(*_: object) -> None:
+    raise AssertionError("something was computed twice")
+
+
+def test_the_boundary_moves_toward_the_input_as_stages_thaw() -> None:
+    names = ["a", "b", "c", "head"]
+    assert Phase("finetune", 5, 1e-3, thaw_epochs=(1, 1, 3)).boundaries(names) == {"head": 5, "b": 4, "a": 2}
+    assert Phase("warmup", 4, 1e-3).boundaries(names) == {"head": 4}
 
 
 def test_an_image_that_is_renamed_or_in_another_fold_is_not_computed_again(
@@ -304,7 +329,7 @@ def test_keeping_that_takes_longer_than_computing_ends_by_itself(
     monkeypatch.setattr(ActivationStore, "read", slowly)
     monkeypatch.setattr("graft.filling.AT_ONCE", 8)
     assert evaluation_views(cut(images), images.train) is None
-    assert "writing and reading takes" in caplog.text
+    assert re.search(r"not kept: that takes .* ms an image, and computing", caplog.text)
 
 
 # Several processes
