@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from graft.activations import SEGMENT_BYTES, ActivationStore
 from graft.backbones import stage_of, stages
-from graft.datasets import ImageSource, Views, view_batches, view_key
+from graft.datasets import Images, ImageSource, Views, view_batches, view_key
 from graft.devices import Compute
 from graft.features import stage_inputs, stage_module
 from graft.freezing import fingerprint
@@ -81,14 +81,19 @@ def evaluation_views(cut: Cut, rows: pd.DataFrame) -> StoredViews | None:
     return _stored(cut, rows, _exact(cut), 1)
 
 
-def compute_ahead(cut: Cut, rows: pd.DataFrame, epochs: dict[str, int]) -> None:
-    """Compute what reaches several stages in one pass: training views for so many epochs, and evaluation views."""
-    cuts = [each for stage in epochs if (each := replace(cut, stage=stage)).can_be_kept]
-    for recipe, counts in (
-        (_augmented(cut), {stage: _views(cut.loop, count) for stage, count in epochs.items()}),
-        (_exact(cut), dict.fromkeys(epochs, 1)),
+def compute_ahead(cut: Cut, images: Images, epochs: dict[str, int]) -> None:
+    """Compute in one pass what reaches several stages, each trained for so many epochs.
+
+    Of training images as augmented, and of all images, which folds test, as the exported model sees them.
+    """
+    every = pd.concat([images.train, images.validation])
+    counts = {stage: _views(cut.loop, count) for stage, count in epochs.items()}
+    for recipe, rows, each in (
+        (_augmented(cut), images.train, counts),
+        (_exact(cut), every, dict.fromkeys(epochs, 1)),
     ):
-        lacks = [_Lack(each, recipe.store(each), rows, counts[each.stage]) for each in cuts]
+        cuts = [replace(cut, stage=stage) for stage in epochs]
+        lacks = [_Lack(one, recipe.store(one), rows, each[one.stage]) for one in cuts if one.can_be_kept]
         try:
             _complete(lacks, rows, recipe)
         except OSError as error:

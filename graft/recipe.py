@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
 from torch import Tensor, nn
 
 from graft.backbones import build, count_stages, has_batch_norms, preprocessing, stages
@@ -70,12 +69,11 @@ def keep_frozen(
 ) -> None:
     """Compute what frozen layers give of all training images, for all that the plan will train, in one pass."""
     network = build(model.config, len(split.classes), 0)
-    source = ImageSource(root, split.classes, preprocessing(model.config))
-    rows = pd.concat([split.rows("train"), split.rows("validation")])
+    images = images_of(root, split, preprocessing(model.config))
     epochs = Phase.warm_up(training.warm_up).boundaries(stages(network))
     if plan.decision.thaw_epochs:
         epochs |= fine_tuning(training.fine_tune, plan.decision).boundaries(stages(network))
-    compute_ahead(Cut(network, "head", training.loop, source), rows, epochs)
+    compute_ahead(Cut(network, "head", training.loop, images.source), images, epochs)
 
 
 def warm_up(

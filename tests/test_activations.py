@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -143,8 +142,7 @@ def test_one_pass_computes_what_all_phases_and_folds_will_need(
     expected = run(images, loop(**light))
     monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
     names = stages(build(MODEL, 10, seed=0))
-    every = pd.concat([images.train, images.validation])
-    compute_ahead(cut(images, "head", **light), every, GRADUAL.boundaries(names))
+    compute_ahead(cut(images, "head", **light), images, GRADUAL.boundaries(names))
     monkeypatch.setattr("graft.filling._compute", never)
     assert difference(run(images, loop(**light)), expected) == 0
 
