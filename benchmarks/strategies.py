@@ -24,7 +24,7 @@ from torch.nn import functional
 from graft.backbones import build, preprocessing, stage_of, stages
 from graft.config import TrainingParameters
 from graft.config_file import parse_parameters, read_yaml, with_overrides
-from graft.datasets import TrainingBatches
+from graft.datasets import TrainingBatches, Variety
 from graft.devices import Compute
 from graft.evaluation import evaluate
 from graft.manifest import scan
@@ -102,7 +102,7 @@ def by_plain_loop(parameters: TrainingParameters, split: Split, seed: int) -> Pr
     images = images_of(split.folder(), split, shape)
     compute = Compute.of(training.compute)
     model = compute.place_model(build(parameters.model, len(split.classes), derive_seed(seed, "plain")))
-    batches = TrainingBatches(images.source, images.train, training.loop, seed)
+    batches = TrainingBatches(images.source, images.train, training.loop, Variety(seed))
     later = {*stages(model)[len(stages(model)) * 7 // 20 :], "head"}
     best, best_accuracy, epoch = copy.deepcopy(model.state_dict()), 0.0, 0
     phases = (({"head"}, 1e-3, training.warm_up.epochs), (later, 1e-4, training.fine_tune.epochs))

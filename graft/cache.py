@@ -26,6 +26,9 @@ def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)  # others may read it, as any file: mkstemp thinks of secrets
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()

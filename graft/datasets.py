@@ -46,22 +46,41 @@ class Images:
 Key = tuple[int, int, int]  # the epoch, the row, and how often it was drawn before in this epoch
 
 
+@dataclass(frozen=True)
+class Variety:
+    """How an image differs each time that it is drawn: always anew, or in so many views, one after another."""
+
+    seed: int
+    views: int | None = None
+
+    def view(self, sha256: str, epoch: int, again: int) -> int:
+        """The number of the view that is drawn; the seed says with which an image begins."""
+        assert self.views
+        return (derive_seed(self.seed, sha256) + epoch + again) % self.views
+
+    def seed_of(self, sha256: str, epoch: int, again: int) -> int:
+        """The seed of the random transform that is drawn."""
+        if self.views:
+            return view_seed(sha256, self.view(sha256, epoch, again))
+        return derive_seed(self.seed, epoch, sha256, again)
+
+
 class _Images(Dataset[Batch]):
-    """Items whose random transform depends on the seed, their key and the image's content alone."""
+    """Items whose random transform depends on their key and the image's content alone."""
 
     def __init__(
-        self, source: ImageSource, rows: pd.DataFrame, transform: Callable[[Tensor], Tensor], seed: int
+        self, source: ImageSource, rows: pd.DataFrame, transform: Callable[[Tensor], Tensor], variety: Variety
     ) -> None:
         self.paths = [source.root / path for path in rows["path"]]
         self.hashes = list(rows["sha256"])
         self.labels = [source.classes.index(label) for label in rows["label"]]
         self.transform = transform
-        self.seed = seed
+        self.variety = variety
 
     def __getitem__(self, key: Key) -> Batch:
         epoch, index, again = key
         image = _decoded(self.paths[index], self.hashes[index])
-        with seeded(derive_seed(self.seed, epoch, self.hashes[index], again)):
+        with seeded(self.variety.seed_of(self.hashes[index], epoch, again)):
             return self.transform(image), torch.tensor(self.labels[index]), torch.tensor(index)
 
 
@@ -127,7 +146,7 @@ class Views(Dataset[tuple[Tensor, list[str]]]):
         image = _decoded(self.root / path, sha256)
         views = []
         for number in numbers:
-            with seeded(derive_seed("view", sha256, number)):
+            with seeded(view_seed(sha256, number)):
                 views.append(self.transform(image))
         return torch.stack(views), [view_key(sha256, number) for number in numbers]
 
@@ -137,18 +156,24 @@ def view_key(sha256: str, number: int) -> str:
     return f"{sha256}:{number}"
 
 
+def view_seed(sha256: str, number: int) -> int:
+    """The seed of the random transform that makes a view."""
+    return derive_seed("view", sha256, number)
+
+
 class TrainingBatches:
-    """Batches of training images, the same for the same seed and epoch.
+    """Batches of training images, the same for the same variety and epoch.
 
     A last batch of a single image is left out: a batch norm cannot learn from it.
     """
 
-    def __init__(self, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig, seed: int) -> None:
+    def __init__(self, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig, variety: Variety) -> None:
         transform = for_training(
             loop.augmentation.strength, loop.augmentation.horizontal_flip, source.preprocessing
         )
-        images = _Images(source, rows, transform, seed)
-        self.order = Shuffled(images.labels, seed, loop.sampling)
+        images = _Images(source, rows, transform, variety)
+        self.variety = variety
+        self.order = Shuffled(images.labels, variety.seed, loop.sampling)
         single = len(rows) % loop.batch_size == 1 and len(rows) > 1
         self.keys = _batched(self.order, loop.batch_size, drop_last=single)
         self.loader = _loader(images, self.keys, len(rows) > 4 * loop.batch_size)
@@ -171,7 +196,7 @@ def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int 
     """Batches in the order of the rows, as the exported model sees the images."""
     prepare = partial(for_evaluation, preprocessing=source.preprocessing)
     order = _batched(_InOrder(len(rows)), batch_size)
-    return _loader(_Images(source, rows, prepare, 0), order, len(rows) > 4 * batch_size)
+    return _loader(_Images(source, rows, prepare, Variety(0)), order, len(rows) > 4 * batch_size)
 
 
 def view_batches(views: Views, batch_size: int = 8) -> Iterator[tuple[Tensor, list[str]]]:

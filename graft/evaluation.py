@@ -18,7 +18,7 @@ from graft.metrics import Predictions
 from graft.training_config import ComputeConfig
 
 ANYWHERE = ComputeConfig()
-AT_ONCE = 64
+JUDGED_AT_ONCE = 64
 
 
 def evaluate(
@@ -44,7 +44,10 @@ def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
 
 def judge(rest: Rest, views: StoredViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
     """What a model in eval mode says of images of which is kept what reaches it."""
-    chunks = (range(start, min(start + AT_ONCE, len(rows))) for start in range(0, len(rows), AT_ONCE))
+    rest.model.eval()
+    chunks = (
+        range(start, min(start + JUDGED_AT_ONCE, len(rows))) for start in range(0, len(rows), JUDGED_AT_ONCE)
+    )
     given = (here.place(views.read([(row, 0) for row in chunk])) for chunk in chunks)
     with torch.inference_mode():
         return _joined(map(rest, given), source, rows)

@@ -89,6 +89,20 @@ class Rest:
         finally:
             handle.remove()
 
+    def head_inputs(self, activations: Tensor) -> Tensor:
+        """What they become on their way to the head, as ``head_inputs`` gives it, in eval mode."""
+        head = stage_module(self.model, "head")
+        if self.entry is head:
+            return averaged(activations)
+        caught: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+        try:
+            with torch.no_grad(), _in_eval_mode(self.model):
+                self(activations)
+        finally:
+            handle.remove()
+        return averaged(caught[0])
+
     def _images(self, count: int) -> Tensor:
         return torch.empty(count, 3, self.image_px, self.image_px, device="meta")
 

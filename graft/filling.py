@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from graft.activations import SEGMENT_BYTES, ActivationStore
+from graft.activations import ActivationStore, Rows
 from graft.backbones import stage_of, stages
 from graft.datasets import Images, ImageSource, Views, view_batches, view_key
 from graft.devices import Compute
@@ -26,6 +26,8 @@ from graft.transforms import for_evaluation, for_training
 
 logger = logging.getLogger(__name__)
 AT_ONCE = 32  # always, the last batch padded: how an image is rounded must not depend on which others are missing
+SEGMENT_BYTES = 32 * 2**20
+LOST_AT_MOST_S = 60  # of computing, by a kill
 TRIED = 2  # batches, after which keeping has to be worth while
 EVALUATION = "evaluation"
 
@@ -61,7 +63,7 @@ class Cut:
             and loop.batch_norm != "adapt" and loop.augmentation.cutmix_alpha == 0 and not loop.compute.compile
         )  # fmt: skip
 
-    def names(self) -> list[str]:
+    def key_parts(self) -> list[str]:
         """All that decides what reaches the stage, beside the image and how it is computed."""
         before = stages(self.model)[: stages(self.model).index(self.stage)]
         weights = fingerprint(
@@ -73,7 +75,7 @@ class Cut:
 
 def training_views(cut: Cut, rows: pd.DataFrame, epochs: int) -> StoredViews | None:
     """Augmented views of training images, as many as the config says or epochs use; None where none are kept."""
-    return _stored(cut, rows, _augmented(cut), _views(cut.loop, epochs))
+    return _stored(cut, rows, _augmented(cut), count_views(cut.loop, epochs))
 
 
 def evaluation_views(cut: Cut, rows: pd.DataFrame) -> StoredViews | None:
@@ -81,31 +83,32 @@ def evaluation_views(cut: Cut, rows: pd.DataFrame) -> StoredViews | None:
     return _stored(cut, rows, _exact(cut), 1)
 
 
-def compute_ahead(cut: Cut, images: Images, epochs: dict[str, int]) -> None:
+def compute_ahead(cut: Cut, images: Images, epochs: dict[str, int], judged: set[str]) -> None:
     """Compute in one pass what reaches several stages, each trained for so many epochs.
 
-    Of training images as augmented, and of all images, which folds test, as the exported model sees them.
+    That is, of training images as augmented, of validation images as the exported model sees them, and so of all
+    images, which folds test, for the stages before which a ``judged`` model is cut.
     """
     every = pd.concat([images.train, images.validation])
-    counts = {stage: _views(cut.loop, count) for stage, count in epochs.items()}
-    for recipe, rows, each in (
+    counts = {stage: count_views(cut.loop, count) for stage, count in epochs.items()}
+    for kind, rows, wanted in (
         (_augmented(cut), images.train, counts),
-        (_exact(cut), every, dict.fromkeys(epochs, 1)),
+        (_exact(cut), every, dict.fromkeys(judged, 1)),
+        (_exact(cut), images.validation, dict.fromkeys(epochs, 1)),
     ):
-        cuts = [replace(cut, stage=stage) for stage in epochs]
-        lacks = [_Lack(one, recipe.store(one), rows, each[one.stage]) for one in cuts if one.can_be_kept]
-        try:
-            _complete(lacks, rows, recipe)
-        except OSError as error:
-            logger.warning("What frozen layers give cannot be kept: %s.", error)
+        cuts = [each for stage in wanted if (each := replace(cut, stage=stage)).can_be_kept]
+        _complete([_Lack(each, kind.store(each), rows, wanted[each.stage]) for each in cuts], rows, kind)
 
 
-def _views(loop: LoopConfig, epochs: int) -> int:
-    return 1 if loop.augmentation.strength == "none" else min(loop.cache.views, epochs)
+def count_views(loop: LoopConfig, epochs: int) -> int:
+    """How many views of each image are made for so many epochs."""
+    if loop.augmentation.strength == "none":
+        return 1
+    return min(loop.cache.views, epochs) if loop.sampling == "shuffled" else loop.cache.views
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class _Kind:
     """How views are made of an image, and where what follows is computed."""
 
     name: str
@@ -115,30 +118,27 @@ class _Recipe:
     def store(self, cut: Cut) -> ActivationStore:
         """Where what reaches a stage of such views is kept."""
         config = cut.loop.cache
-        key = [*cut.names(), self.name, repr(self.compute)]
+        key = [*cut.key_parts(), self.name, repr(self.compute)]
         return ActivationStore(*key, precision=config.precision, max_bytes=int(config.max_gb * 1e9))
 
 
-def _augmented(cut: Cut) -> _Recipe:
+def _augmented(cut: Cut) -> _Kind:
     how, compute = cut.loop.augmentation, Compute.of(cut.loop.compute)
     transform = for_training(how.strength, how.horizontal_flip, cut.source.preprocessing)
     name = EVALUATION if how.strength == "none" else f"{how.strength} flip={how.horizontal_flip}"
-    return _Recipe(name, transform, compute)
+    return _Kind(name, transform, compute)
 
 
-def _exact(cut: Cut) -> _Recipe:
+def _exact(cut: Cut) -> _Kind:
     transform = partial(for_evaluation, preprocessing=cut.source.preprocessing)
-    return _Recipe(EVALUATION, transform, replace(Compute.of(cut.loop.compute), dtype=torch.float32))
+    return _Kind(EVALUATION, transform, replace(Compute.of(cut.loop.compute), dtype=torch.float32))
 
 
-def _stored(cut: Cut, rows: pd.DataFrame, recipe: _Recipe, count: int) -> StoredViews | None:
+def _stored(cut: Cut, rows: pd.DataFrame, kind: _Kind, count: int) -> StoredViews | None:
     if not cut.can_be_kept:
         return None
-    lack = _Lack(cut, recipe.store(cut), rows, count)
-    try:
-        _complete([lack], rows, recipe)
-    except OSError as error:
-        lack.give_up(error)
+    lack = _Lack(cut, kind.store(cut), rows, count)
+    _complete([lack], rows, kind)
     return None if lack.given_up else StoredViews(lack.store, list(rows["sha256"]), count)
 
 
@@ -151,8 +151,8 @@ class _Lack:
         self.missing: set[str] = set()
         self.given_up = False
         self._names: list[str] = []
-        self._values: list[Tensor] = []
-        self._batches = 0
+        self._rows: list[Rows] = []
+        self._batches, self._written = 0, time.monotonic()
 
     def look(self) -> bool:
         """Whether anything is missing."""
@@ -161,44 +161,55 @@ class _Lack:
 
     def take(self, names: list[str], given: Tensor, seconds: float) -> None:
         """Keep what is missing of a batch, which took so many seconds an image to compute."""
-        rows = [row for row, name in enumerate(names) if name in self.missing]
-        if self.given_up or not rows:
+        wanted = [row for row, name in enumerate(names) if name in self.missing]
+        if self.given_up or not wanted:
             return
-        self._names += [names[row] for row in rows]
-        self._values.append(given[rows])
+        if not given.isfinite().all():
+            self.give_up("values are not finite")
+            return
+        rows = self.store.encode(given[wanted])
+        if self._batches == 0:
+            self.store.require_room(rows.values[0].nbytes * len(self.missing))
+        self._names += [names[row] for row in wanted]
+        self._rows.append(rows)
         self._batches += 1
-        needed = self.store.bytes_of(given[0]) * len(self.missing)
-        if needed > self.store.max_bytes:
-            self.give_up(
-                f"{needed / 1e9:.1f} GB are needed, and training.cache.max_gb allows "
-                f"{self.store.max_bytes / 1e9:.1f}; raise it, or lower training.cache.views"
-            )
-        elif self._batches == TRIED:
+        if self._batches == TRIED:
             count, begun = len(self._names), time.perf_counter()
             self.store.read(self.write())
             keeping = (time.perf_counter() - begun) / count
             if keeping > seconds:
                 self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
-        elif sum(map(self.store.bytes_of, self._values)) >= SEGMENT_BYTES:
+        elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
             self.write()
 
     def write(self) -> list[str]:
         """Write what was taken, as a segment; returns its keys."""
-        names, values = self._names, self._values
-        self._names, self._values = [], []
+        names, rows = self._names, self._rows
+        self._names, self._rows, self._written = [], [], time.monotonic()
         if names:
-            self.store.add(names, torch.cat(values))
+            self.store.add(names, Rows.joined(rows))
         return names
 
     def give_up(self, reason: object) -> None:
         """Go on without, and say so."""
-        self.given_up, self._names, self._values = True, [], []
+        self.given_up, self._names, self._rows = True, [], []
+        self.store.take_back()
         logger.warning("What reaches %s is computed anew each time, not kept: %s.", self.cut.stage, reason)
 
+    def _is_long_ago(self) -> bool:
+        return time.monotonic() - self._written > LOST_AT_MOST_S
 
-def _complete(lacks: list[_Lack], rows: pd.DataFrame, recipe: _Recipe) -> None:
-    """Compute and keep what is missing anywhere; raises ``OSError`` where nothing can be written."""
-    lacks = [lack for lack in lacks if lack.look()]
+
+def _complete(lacks: list[_Lack], rows: pd.DataFrame, kind: _Kind) -> None:
+    """Compute and keep what is missing anywhere; a store that cannot be written is given up."""
+    try:
+        _complete_locked([lack for lack in lacks if lack.look()], rows, kind)
+    except OSError as error:
+        for lack in lacks:
+            lack.give_up(error)
+
+
+def _complete_locked(lacks: list[_Lack], rows: pd.DataFrame, kind: _Kind) -> None:
     with ExitStack() as locks:
         for lack in lacks:
             locks.enter_context(lack.store.filling())
@@ -212,25 +223,30 @@ def _complete(lacks: list[_Lack], rows: pd.DataFrame, recipe: _Recipe) -> None:
             numbers = [number for number in range(most) if view_key(sha256, number) in missing]
             wanted[sha256] = (path, sha256, numbers)
         cut = lacks[0].cut
-        views = Views(cut.source.root, [each for each in wanted.values() if each[2]], recipe.transform)
-        _compute(lacks, views, recipe.compute, len(missing))
+        views = Views(cut.source.root, [each for each in wanted.values() if each[2]], kind.transform)
+        _compute(lacks, views, kind.compute, len(missing))
 
 
 def _compute(lacks: list[_Lack], views: Views, compute: Compute, count: int) -> None:
     cut, stages = lacks[0].cut, [lack.cut.stage for lack in lacks]
     model, shape, started = compute.place_model(cut.model), cut.source.preprocessing, time.perf_counter()
     with tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False) as bar:
+        begun = time.perf_counter()
         for crops, names in _of_size(view_batches(views)):
-            begun = time.perf_counter()
             padded = torch.cat([crops, crops[:1].expand(AT_ONCE - len(crops), -1, -1, -1)])
             images = compute.place_images(padded, shape)
             require_normalised(images, shape)
             with compute.autocast():
                 given = stage_inputs(model, images, stages)
-            seconds = (time.perf_counter() - begun) / AT_ONCE
+            kept = {stage: value[: len(names)].float().cpu() for stage, value in given.items()}
+            seconds = (time.perf_counter() - begun) / len(names)
             for lack in lacks:
-                lack.take(names, given[lack.cut.stage][: len(names)].float().cpu(), seconds)
+                try:
+                    lack.take(names, kept[lack.cut.stage], seconds)
+                except OSError as error:
+                    lack.give_up(error)
             bar.update(len(names))
+            begun = time.perf_counter()
             if all(lack.given_up for lack in lacks):
                 return
     for lack in lacks:

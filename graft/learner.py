@@ -35,7 +35,6 @@ class Learner:
         self, model: nn.Module, phase: Phase, loop: LoopConfig, batches_per_epoch: int, seed: int
     ) -> None:
         self.phase, self.loop, self.batches_per_epoch = phase, loop, batches_per_epoch
-        self.seed = seed
         self.steps_per_epoch = -(-batches_per_epoch // loop.optimizer.accumulation_steps)
         self.compute = Compute.of(loop.compute)
         model = copy.deepcopy(model)

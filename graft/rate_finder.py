@@ -24,7 +24,7 @@ from graft.recipe import check as check_recipe
 from graft.recipe import images_of, warm_up
 from graft.seeds import derive_seed, seeded
 from graft.splits import split_images
-from graft.supply import Pixels, Supply
+from graft.supply import Inputs, Supply
 from graft.training import Task, Trained
 from graft.training_config import LoopConfig
 from graft.validation import require_fit, validate
@@ -56,7 +56,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     seed = derive_seed(seed, "rate", phase.name)
     phase = replace(phase, learning_rate=1.0, thaw_epochs=(0,) * len(phase.thaw_epochs))
     task, supply = Task.of(images, phase, loop), Supply(images, phase, loop, seed)
-    learner = Learner(start.model, phase, loop, len(supply.batches), seed)
+    learner = Learner(start.model, phase, loop, supply.batches_per_epoch, seed)
     learner.begin(0)
     inputs = supply.at(learner)
     rates: list[float] = []
@@ -67,7 +67,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             gathered = islice(every, loop.optimizer.accumulation_steps)
-            loss = learner.learn_at(rate, (task.loss(inputs, pixels, labels) for pixels, labels, _ in gathered))
+            loss = learner.learn_at(rate, (task.loss(inputs, given, labels) for given, labels, _ in gathered))
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
@@ -119,7 +119,7 @@ def suggest(rates: list[float], losses: list[float]) -> float:
     return rates[SETTLING + int(np.argmin(settled))] / 10
 
 
-def _endless(inputs: Pixels) -> Iterator[Batch]:
+def _endless(inputs: Inputs) -> Iterator[Batch]:
     epoch = 0
     while True:
         yield from inputs.epoch(epoch)

@@ -68,12 +68,16 @@ def keep_frozen(
     root: Path, split: Split, model: PinnedModel, training: TrainingConfig, plan: TrainingPlan
 ) -> None:
     """Compute what frozen layers give of all training images, for all that the plan will train, in one pass."""
+    if model.config.weights == "none":  # then every training begins with a network of its own
+        return
     network = build(model.config, len(split.classes), 0)
-    images = images_of(root, split, preprocessing(model.config))
-    epochs = Phase.warm_up(training.warm_up).boundaries(stages(network))
+    images, names = images_of(root, split, preprocessing(model.config)), stages(network)
+    phases = [Phase.warm_up(training.warm_up)]
     if plan.decision.thaw_epochs:
-        epochs |= fine_tuning(training.fine_tune, plan.decision).boundaries(stages(network))
-    compute_ahead(Cut(network, "head", training.loop, images.source), images, epochs)
+        phases.append(fine_tuning(training.fine_tune, plan.decision))
+    epochs = {stage: count for phase in phases for stage, count in phase.boundaries(names).items()}
+    judged = {phase.first_moving(names) for phase in phases}
+    compute_ahead(Cut(network, "head", training.loop, images.source), images, epochs, judged)
 
 
 def warm_up(

@@ -2,118 +2,149 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from graft.backbones import stages
-from graft.datasets import Batch, Images, TrainingBatches, evaluation_batches
+from graft.datasets import Batch, Images, TrainingBatches, Variety, evaluation_batches
 from graft.evaluation import evaluate, judge
 from graft.features import Rest, head_inputs
-from graft.filling import Cut, StoredViews, evaluation_views, training_views
+from graft.filling import Cut, StoredViews, count_views, evaluation_views, training_views
 from graft.guards import require_normalised
 from graft.history import Phase
 from graft.learner import Learner
 from graft.metrics import Predictions
-from graft.seeds import derive_seed
 from graft.training_config import LoopConfig
 
 LOOKED_AT = 16  # images, to see whether features differ
 
 
-class Pixels:
-    """Batches of pixels, of which the whole network computes."""
+class Inputs(ABC):
+    """Batches of what a learner takes in."""
 
     def __init__(self, learner: Learner, images: Images, batches: TrainingBatches) -> None:
         self.learner, self.images, self.batches = learner, images, batches
-        self.loop = learner.loop
+
+    @abstractmethod
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+
+    @abstractmethod
+    def place(self, given: Tensor) -> Tensor:
+        """A batch on the device, in float32."""
+
+    @abstractmethod
+    def forward(self, placed: Tensor) -> Tensor:
+        """Logits ``[batch, classes]``."""
+
+    @abstractmethod
+    def judge(self) -> Predictions:
+        """What the model that counts says of the validation images."""
+
+    @abstractmethod
+    def sample(self) -> Tensor:
+        """What some images give on their way to the head ``[images, features]``."""
+
+
+class Pixels(Inputs):
+    """Pixels, of which the whole network computes."""
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
         return self.batches.epoch(epoch)
 
     def place(self, given: Tensor) -> Tensor:
-        """A batch on the device, normalised; raises ``TrainingError`` where its pixels are out of range."""
+        """Normalised; raises ``TrainingError`` where pixels are out of range."""
         shape = self.images.source.preprocessing
         images = self.learner.compute.place_images(given, shape)
         require_normalised(images, shape)
         return images
 
     def forward(self, placed: Tensor) -> Tensor:
-        """Logits ``[batch, classes]``."""
+        """Logits by the whole network."""
         return self.learner.forward(placed)
 
     def judge(self) -> Predictions:
-        """What the model that counts says of the validation images."""
-        return evaluate(self.learner.judged, self.images.source, self.images.validation, self.loop.compute)
+        """By the whole network."""
+        compute = self.learner.loop.compute
+        return evaluate(self.learner.judged, self.images.source, self.images.validation, compute)
 
     def sample(self) -> Tensor:
-        """What some images give on their way to the head."""
+        """By the whole network up to its head."""
         pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(LOOKED_AT))))
         return head_inputs(self.learner.model, self.place(pixels))
 
 
-class Activations(Pixels):
-    """Batches of what frozen layers gave, of which the rest of the network computes.
+class Activations(Inputs):
+    """What frozen layers gave, of which the rest of the network computes."""
 
-    Every epoch takes another of an image's views, beginning with one that the seed chooses.
-    """
-
-    def __init__(self, pixels: Pixels, train: StoredViews, validation: StoredViews) -> None:
-        learner, images = pixels.learner, pixels.images
-        super().__init__(learner, images, pixels.batches)
-        self.train, self.validation = train, validation
+    def __init__(
+        self, learner: Learner, images: Images, batches: TrainingBatches, views: tuple[StoredViews, StoredViews]
+    ) -> None:
+        super().__init__(learner, images, batches)
+        self.train, self.validation = views
         self.rest = Rest(learner.model, learner.boundary)
         self.judged = Rest(learner.judged, learner.boundary) if learner.average else self.rest
         self.labels = torch.tensor([images.source.classes.index(label) for label in images.train["label"]])
-        self.first = [derive_seed(learner.seed, sha256) % train.count for sha256 in images.train["sha256"]]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """The batches of one epoch, in the order and of the views that pixels would have."""
+        self.train.store.touch()
+        view = self.batches.variety.view
         for keys in self.batches.keys_of(epoch):
-            rows = torch.tensor([row for _, row, _ in keys])
-            views = [(row, self.first[row] + epoch + again) for _, row, again in keys]
-            yield self.train.read(views), self.labels[rows], rows
+            rows = [row for _, row, _ in keys]
+            views = [(row, view(self.train.hashes[row], epoch, again)) for _, row, again in keys]
+            yield self.train.read(views), self.labels[rows], torch.tensor(rows)
 
     def place(self, given: Tensor) -> Tensor:
-        """A batch on the device, in float32."""
+        """As it was kept."""
         return self.learner.compute.place(given)
 
     def forward(self, placed: Tensor) -> Tensor:
-        """Logits ``[batch, classes]``."""
+        """Logits by the rest of the network."""
         return self.rest(placed)
 
     def judge(self) -> Predictions:
-        """What the model that counts says of the validation images."""
-        self.learner.judged.eval()
-        return judge(
-            self.judged, self.validation, self.images.source, self.images.validation, self.learner.compute
-        )
+        """By the rest of the network."""
+        source, rows = self.images.source, self.images.validation
+        return judge(self.judged, self.validation, source, rows, self.learner.compute)
 
     def sample(self) -> Tensor:
-        """What some images give on their way to the head."""
-        return self.train.read([(row, 0) for row in range(min(LOOKED_AT, len(self.labels)))])
+        """By the rest of the network up to its head."""
+        some = self.train.read([(row, 0) for row in range(min(LOOKED_AT, len(self.labels)))])
+        return self.rest.head_inputs(self.place(some))
 
 
 class Supply:
-    """The batches of a phase: activations of what is frozen, as long as they can be kept, and pixels otherwise."""
+    """The inputs of a phase: activations of what is frozen, as long as they can be kept, and pixels otherwise."""
 
     def __init__(self, images: Images, phase: Phase, loop: LoopConfig, seed: int) -> None:
-        self.images, self.phase, self.loop = images, phase, loop
-        self.batches = TrainingBatches(images.source, images.train, loop, seed)
-        self._known: dict[str, Pixels] = {}
+        self.images, self.phase, self.loop, self.seed = images, phase, loop, seed
+        self.batches_per_epoch = len(self._batches(None))
+        self._known: dict[str, Inputs] = {}
 
-    def at(self, learner: Learner) -> Pixels:
+    def at(self, learner: Learner) -> Inputs:
         """What there is for the stages that are frozen now."""
         if learner.boundary not in self._known:
             self._known = {learner.boundary: self._make(learner)}
         return self._known[learner.boundary]
 
-    def _make(self, learner: Learner) -> Pixels:
-        pixels = Pixels(learner, self.images, self.batches)
+    def _make(self, learner: Learner) -> Inputs:
         cut = Cut(learner.model, learner.boundary, self.loop, self.images.source)
+        if not cut.can_be_kept:
+            return Pixels(learner, self.images, self._batches(None))
         epochs = self.phase.boundaries(stages(learner.model))[learner.boundary]
+        batches = self._batches(
+            count_views(self.loop, epochs)
+        )  # the same views where nothing can be kept after all
         train = training_views(cut, self.images.train, epochs)
         validation = train and evaluation_views(cut, self.images.validation)
-        return Activations(pixels, train, validation) if train and validation else pixels
+        if train and validation:
+            return Activations(learner, self.images, batches, (train, validation))
+        return Pixels(learner, self.images, batches)
+
+    def _batches(self, views: int | None) -> TrainingBatches:
+        return TrainingBatches(self.images.source, self.images.train, self.loop, Variety(self.seed, views))

@@ -24,7 +24,7 @@ from graft.objective import Mix, Objective, mixing
 from graft.progress import ProgressLine
 from graft.seeds import derive_seed, seeded
 from graft.snapshot import Snapshot, SnapshotFile
-from graft.supply import Pixels, Supply
+from graft.supply import Inputs, Supply
 from graft.training_config import LoopConfig
 
 
@@ -53,17 +53,18 @@ def train(
     """
     seed = derive_seed(seed, phase.name)
     task, supply = Task.of(images, phase, loop), Supply(images, phase, loop, seed)
-    learner = Learner(start.model, phase, loop, len(supply.batches), seed)
-    require_varied(supply.at(learner).sample(), "the features that reach the head")
+    learner = Learner(start.model, phase, loop, supply.batches_per_epoch, seed)
     stopping = EarlyStopping(phase, loop.select_by, start.best)
     file = SnapshotFile.of(*_key(start, phase, loop, images, seed))
     file.clear_old()
     if snapshot := file.read():
         learner.restore(snapshot)
         stopping.repeat(snapshot.history)
+    if not stopping.finished:
+        require_varied(supply.at(learner).sample(), "the features that reach the head")
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
-    progress = ProgressLine(phase, len(supply.batches), len(stopping.history))
+    progress = ProgressLine(phase, supply.batches_per_epoch, len(stopping.history))
     with progress as line, enough_memory(loop.batch_size):
         while not stopping.finished:
             epoch = len(stopping.history)
@@ -84,7 +85,7 @@ def train(
     return Trained(learner.finish(), stopping.best, stopping.best_epoch, stopping.history, learner.proofs)
 
 
-def train_one_epoch(learner: Learner, task: Task, inputs: Pixels, epoch: int, line: ProgressLine) -> float:
+def train_one_epoch(learner: Learner, task: Task, inputs: Inputs, epoch: int, line: ProgressLine) -> float:
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
     for number, (given, labels, rows) in enumerate(inputs.epoch(epoch), start=1):
@@ -114,7 +115,7 @@ class Task:
         objective = Objective(loop.loss, list(counts), Compute.of(loop.compute).device)
         return cls(images, phase, objective, mixing(loop.augmentation, len(classes)))
 
-    def loss(self, inputs: Pixels, given: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, given: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch in nats, a scalar; raises ``TrainingError`` where its pixels are out of range."""
         compute = inputs.learner.compute
         placed, targets = inputs.place(given), labels.to(compute.device)

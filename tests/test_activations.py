@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import logging
 import multiprocessing
 import os
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +25,7 @@ from torch import Tensor
 from graft.activations import ActivationStore, NoRoomError
 from graft.backbones import build, preprocessing, stages
 from graft.config import ModelConfig, SplitConfig
-from graft.datasets import Images
+from graft.datasets import Images, ImageSource
 from graft.evaluation import evaluate, evaluate_rest
 from graft.filling import Cut, compute_ahead, evaluation_views, training_views
 from graft.history import EpochMetrics, Phase
@@ -29,7 +33,7 @@ from graft.manifest import scan
 from graft.recipe import images_of
 from graft.splits import split_images
 from graft.training import Trained, train
-from graft.training_config import LoopConfig
+from graft.training_config import LoopConfig, LoraConfig
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 GRADUAL = Phase("finetune", 3, 1e-4, 0.5, None, (0, 1))
@@ -142,7 +146,8 @@ def test_one_pass_computes_what_all_phases_and_folds_will_need(
     expected = run(images, loop(**light))
     monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
     names = stages(build(MODEL, 10, seed=0))
-    compute_ahead(cut(images, "head", **light), images, GRADUAL.boundaries(names))
+    judged = {GRADUAL.first_moving(names)}
+    compute_ahead(cut(images, "head", **light), images, GRADUAL.boundaries(names), judged)
     monkeypatch.setattr("graft.filling._compute", never)
     assert difference(run(images, loop(**light)), expected) == 0
 
@@ -175,6 +180,28 @@ def test_evaluation_from_kept_activations_says_the_same(images: Images, stage: s
     assert (kept.labels == plain.labels).all()
 
 
+@pytest.mark.parametrize(
+    "values", [{"sampling": "balanced"}, {"batch_norm": "all_frozen"}, {"optimizer": {"name": "sgd"}}]
+)
+def test_each_way_of_training_learns_the_same_from_kept_activations(
+    images: Images, values: dict[str, Any]
+) -> None:
+    kept = run(images, loop(cache={"precision": "float32"}, **values))
+    assert difference(kept, run(images, loop(cache={"max_gb": 0}, **values))) < 1e-5
+
+
+def test_adapters_learn_the_same_from_kept_activations(images: Images) -> None:
+    phase = replace(GRADUAL, lora=LoraConfig(rank=2))
+    kept, plain = (run(images, loop(cache=each), phase) for each in ({"precision": "float32"}, {"max_gb": 0}))
+    assert difference(kept, plain) < 1e-5
+
+
+def test_mixup_mixes_what_frozen_layers_gave(images: Images) -> None:
+    mixed = loop(augmentation={"strength": "none", "mixup_alpha": 0.4})
+    for phase in (GRADUAL, Phase("warmup", 1, 1e-3)):
+        assert difference(run(images, mixed, phase), run(images, loop(), phase)) > 1e-5
+
+
 def test_other_weights_below_the_cut_have_a_store_of_their_own(images: Images) -> None:
     one, other = cut(images), cut(images)
     with torch.no_grad():
@@ -205,8 +232,11 @@ def test_where_frozen_layers_do_not_always_give_the_same_nothing_is_kept(
 
 
 def filled(keys: str = "abcd") -> ActivationStore:
-    store = ActivationStore("a test", precision="float16", max_bytes=LARGE)
-    store.add(list(keys), values(keys))
+    return put(fresh(), keys, values(keys))
+
+
+def put(store: ActivationStore, keys: str, rows: Tensor) -> ActivationStore:
+    store.add(list(keys), store.encode(rows))
     return store
 
 
@@ -233,12 +263,16 @@ def test_a_damaged_segment_never_gives_wrong_values(cache: Path, data: st.DataOb
     filled()
     (path,) = segments(cache)
     content = bytearray(path.read_bytes())
-    kind = data.draw(st.sampled_from(["torn", "flipped", "foreign"]))
+    kind = data.draw(st.sampled_from(["torn", "flipped", "renamed", "foreign"]))
     at = data.draw(st.integers(0, len(content) - 1))
     if kind == "torn":
         content = content[:at]
     elif kind == "flipped":
         content[at] ^= data.draw(st.integers(1, 255))
+    elif kind == "renamed":
+        old, new = data.draw(st.sampled_from([(b'\\"d\\"', b'\\"a\\"'), (b"F16", b"I16"), (b"[4,2]", b"[2,4]")]))
+        assert old in content
+        content = content.replace(old, new)
     else:
         content = bytearray(data.draw(st.binary(max_size=100)))
     path.write_bytes(content)
@@ -271,30 +305,69 @@ def test_the_least_recently_used_goes_first(cache: Path) -> None:
         os.utime(newest, (1000 - 100 * age, 1000 - 100 * age))
     assert fresh().missing(["e"]) == []  # which makes it the one that was used last
     size = segments(cache)[0].stat().st_size
-    store = ActivationStore("another", precision="float16", max_bytes=2 * size + 100)
-    store.add(["x", "y"], values("xy"))
+    put(ActivationStore("another", precision="float16", max_bytes=2 * size + 100), "xy", values("xy"))
     assert fresh().missing(list("abcdef")) == list("cd")
 
 
-def test_more_than_the_bound_is_refused_before_anything_is_thrown_out_of_use() -> None:
-    store = ActivationStore("a test", precision="float16", max_bytes=400)
-    store.add(["a"], values("a"))
-    with pytest.raises(NoRoomError, match=r"training.cache.max_gb allows less"):
-        store.add(list("bcd"), torch.zeros(3, 100))
-    assert torch.equal(store.read(["a"]), values("a"))
+def test_what_was_just_used_is_not_thrown_out_for_more(cache: Path) -> None:
+    filled()
+    before = segments(cache)
+    store = ActivationStore("another", precision="float16", max_bytes=800)
+    with pytest.raises(NoRoomError, match=r"training.cache.max_gb allows .*; raise it, or lower"):
+        put(store, "xyz", torch.ones(3, 100))
+    assert segments(cache) == before
+    os.utime(before[0], (1000, 1000))
+    put(store, "xyz", torch.ones(3, 100))
+    assert before[0] not in segments(cache)
+
+
+def test_what_a_killed_process_left_half_written_is_thrown_out_as_well(cache: Path) -> None:
+    filled()
+    half = segments(cache)[0].with_name(".torn.safetensors.x1y2")
+    half.write_bytes(bytes(10_000))
+    os.utime(half, (1000, 1000))
+    put(ActivationStore("another", precision="float16", max_bytes=5000), "x", torch.ones(1, 2))
+    assert not half.exists()
+
+
+def test_a_segment_can_be_read_by_others_as_any_file(cache: Path) -> None:
+    filled()
+    (cache / "plain").touch()
+    assert segments(cache)[0].stat().st_mode == (cache / "plain").stat().st_mode
+
+
+def test_a_store_that_may_not_be_written_can_be_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    store = fresh()
+    assert store.missing(list("abcd")) == []
+    assert segments(cache)
+
+
+def test_asked_twice_a_store_finds_what_is_there() -> None:
+    filled()
+    store = fresh()
+    assert store.missing(["a"]) == []
+    assert store.missing(["b"]) == []
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("read-only")])
 def test_a_full_or_closed_disk_costs_time_alone(
     images: Images, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
 ) -> None:
-    plain = run(images, loop(cache={"max_gb": 0}))
+    light = loop(augmentation={"strength": "light"}, cache={"precision": "float32", "views": 2})
+    kept = run(images, light)
+    monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
 
     def full(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("graft.activations.write_whole", full)
-    assert difference(run(images, loop()), plain) == 0
+    assert difference(run(images, light), kept) < 1e-5
     assert any("computed anew each time, not kept" in message for message in caplog.messages)
 
 
@@ -309,9 +382,9 @@ def test_what_does_not_fit_the_bound_is_not_begun(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.integers(-120, 120), row=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=9))
 def test_half_precision_is_relative_to_each_row_however_large_or_small(size: int, row: list[float]) -> None:
-    store = ActivationStore("any size", precision="float16", max_bytes=LARGE)
+    store = ActivationStore(str(size), str(row), precision="float16", max_bytes=LARGE)
     given_row = torch.tensor([row]) * 2.0**size
-    store.add(["a"], given_row)
+    store.add(["a"], store.encode(given_row))
     assert (store.read(["a"]) - given_row).abs().max() <= given_row.abs().max() / 2**11
 
 
@@ -333,17 +406,26 @@ def test_keeping_that_takes_longer_than_computing_ends_by_itself(
 # Several processes
 
 
-def write_and_read(number: int, cache: str) -> bool:
-    os.environ["GRAFT_CACHE"] = cache
-    keys = [str(key) for key in range(50)]
-    store = ActivationStore("shared", precision="float16", max_bytes=LARGE)
-    with store.filling():
-        if missing := store.missing(keys):
-            store.add(missing, torch.tensor([[float(key)] for key in missing]))
-    return torch.equal(store.read(keys).flatten(), torch.arange(50.0)) and number >= 0
+def fill(place: str, digits: str) -> int:
+    """Fill a store in a process of its own; returns how many views it had to compute."""
+    os.environ["GRAFT_CACHE"] = place
+    said = io.StringIO()
+    paths = sorted(Path(digits).glob("*/*.png"))[:40]
+    rows = pd.DataFrame({
+        "path": [str(path.relative_to(digits)) for path in paths], "label": [path.parent.name for path in paths],
+        "sha256": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths],
+    })  # fmt: skip
+    logging.basicConfig(level=logging.INFO, stream=said)
+    source = ImageSource(Path(digits), sorted(rows["label"].unique()), preprocessing(MODEL))
+    network = build(MODEL, len(source.classes), seed=0).eval()
+    views = evaluation_views(Cut(network, "features.12", loop(), source), rows)
+    assert views
+    assert views.read([(0, 0)]).isfinite().all()
+    return sum(map(int, re.findall(r"\((\d+) views", said.getvalue())))
 
 
-def test_several_processes_fill_and_read_one_store(cache: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert all(pool.starmap(write_and_read, [(number, str(cache)) for number in range(6)]))
-    assert len(segments(cache)) == 1
+def test_of_several_processes_one_computes_and_all_read(cache: Path, digits: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, mp_context=spawn) as pool:
+        counts = list(pool.map(fill, [str(cache)] * 3, [str(digits)] * 3))
+    assert sorted(counts) == [0, 0, 40]

@@ -13,7 +13,7 @@ from torch import nn
 
 from graft.backbones import build, preprocessing, stage_of
 from graft.config import ModelConfig, SplitConfig
-from graft.datasets import Images, ImageSource, TrainingBatches
+from graft.datasets import Images, ImageSource, TrainingBatches, Variety
 from graft.errors import TrainingError
 from graft.evaluation import evaluate
 from graft.history import EpochMetrics, OnEpochEnd, Phase
@@ -264,7 +264,7 @@ def test_evaluation_does_not_depend_on_the_size_of_batches_or_on_mode(images: Im
 
 def batches(images: Images, seed: int = 5, **values: Any) -> TrainingBatches:  # noqa: ANN401
     source = ImageSource(images.source.root, images.source.classes, preprocessing(MODEL))
-    return TrainingBatches(source, images.train, loop(**values), seed)
+    return TrainingBatches(source, images.train, loop(**values), Variety(seed))
 
 
 def test_a_batch_is_what_its_seed_and_epoch_say(images: Images) -> None:
