@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
+    command = commands.add_parser("plan", help="show what a run trains, and what it takes")
+    _take_config(command)
+    command.set_defaults(run=_plan)
+
     command = commands.add_parser("find-lr", help="suggest a learning rate, and draw the loss over it")
     _take_config(command)
     command.add_argument("--phase", choices=("warm_up", "fine_tune"), default="warm_up", help="which rate")
@@ -162,6 +166,14 @@ def _check(options: argparse.Namespace) -> None:
         print(f"Passed over: {count} {reason} ({examples}).")
     print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
     require_fit(report)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    import graft.runtime.quiet  # noqa: F401
+    from graft.forecast import forecast
+
+    plan, expected = forecast(_parameters(options))
+    print(f"{plan.in_words()}\n\n{expected.in_words()}")
 
 
 def _find_lr(options: argparse.Namespace) -> None:

@@ -89,15 +89,32 @@ def compute_ahead(cut: Cut, images: Images, epochs: dict[str, int], judged: set[
     That is, of training images as augmented, of validation images as the exported model sees them, and so of all
     images, which folds test, for the stages before which a ``judged`` model is cut.
     """
+    for kind, rows, lacks in _ahead(cut, images, epochs, judged):
+        _complete(lacks, rows, kind)
+
+
+def missing_ahead(cut: Cut, images: Images, epochs: dict[str, int], judged: set[str]) -> dict[str, int]:
+    """How many views the same would compute for each stage; nothing is."""
+    counts = dict.fromkeys(epochs, 0)
+    for _, _, lacks in _ahead(cut, images, epochs, judged):
+        for lack in lacks:
+            lack.look()
+            counts[lack.cut.stage] += len(lack.missing)
+    return counts
+
+
+def _ahead(
+    cut: Cut, images: Images, epochs: dict[str, int], judged: set[str]
+) -> Iterator[tuple[_Kind, pd.DataFrame, list[_Lack]]]:
     every = pd.concat([images.train, images.validation])
     counts = {stage: count_views(cut.loop, count) for stage, count in epochs.items()}
     for kind, rows, wanted in (
         (_augmented(cut), images.train, counts),
         (_exact(cut), every, dict.fromkeys(judged, 1)),
-        (_exact(cut), images.validation, dict.fromkeys(epochs, 1)),
+        (_exact(cut), images.validation, dict.fromkeys(epochs.keys() - judged, 1)),
     ):
         cuts = [each for stage in wanted if (each := replace(cut, stage=stage)).can_be_kept]
-        _complete([_Lack(each, kind.store(each), rows, wanted[each.stage]) for each in cuts], rows, kind)
+        yield kind, rows, [_Lack(each, kind.store(each), rows, wanted[each.stage]) for each in cuts]
 
 
 def count_views(loop: LoopConfig, epochs: int) -> int:

@@ -72,12 +72,21 @@ def keep_frozen(
         return
     network = build(model.config, len(split.classes), 0)
     images, names = images_of(root, split, preprocessing(model.config)), stages(network)
-    phases = [Phase.warm_up(training.warm_up)]
-    if plan.decision.thaw_epochs:
-        phases.append(fine_tuning(training.fine_tune, plan.decision))
-    epochs = {stage: count for phase in phases for stage, count in phase.boundaries(names).items()}
-    judged = {phase.first_moving(names) for phase in phases}
-    compute_ahead(Cut(network, "head", training.loop, images.source), images, epochs, judged)
+    compute_ahead(
+        Cut(network, "head", training.loop, images.source), images, *boundaries(phases(training, plan), names)
+    )
+
+
+def phases(training: TrainingConfig, plan: TrainingPlan) -> list[Phase]:
+    """Warm-up, and fine-tuning where anything thaws."""
+    warm = Phase.warm_up(training.warm_up)
+    return [warm, fine_tuning(training.fine_tune, plan.decision)] if plan.decision.thaw_epochs else [warm]
+
+
+def boundaries(phases: list[Phase], stages: list[str]) -> tuple[dict[str, int], set[str]]:
+    """The stages before which these phases cut a network, for how many epochs, and those where it is tested."""
+    epochs = {stage: count for phase in phases for stage, count in phase.boundaries(stages).items()}
+    return epochs, {phase.first_moving(stages) for phase in phases}
 
 
 def warm_up(

@@ -1,0 +1,179 @@
+"""How long a run will take, how much memory and disk: a few steps are measured, the rest is multiplied."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones import build, preprocessing, stages
+from graft.backbones import check as check_model
+from graft.config import TrainingParameters
+from graft.datasets import Images, TrainingBatches, Variety
+from graft.devices import Compute, enough_memory
+from graft.features import Rest, stage_inputs
+from graft.filling import Cut, missing_ahead
+from graft.history import Phase
+from graft.learner import Learner
+from graft.manifest import scan
+from graft.plan import TrainingPlan, make_plan
+from graft.recipe import boundaries, images_of, phases
+from graft.recipe import check as check_recipe
+from graft.splits import split_images
+from graft.training import Task
+from graft.training_config import LoopConfig
+from graft.validation import require_fit, validate
+from graft.weights import pin
+
+TRIALS = 4  # of which the first is not counted
+START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 8.0  # beside computing; a file is exported once
+STEPS_BESIDE_FOLDS = 12
+LIBRARIES_BYTES = 450 * 10**6  # of ZenML and MLflow, which a forecast does not load
+COPIES = 4  # of all weights: two checkpoints, the file, its copy in MLflow
+SNAPSHOT_COPIES = 4  # of what moves: now, at its best, and two moments
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds by part of the run, the peak of memory, what will be on disk, and how much of it is activations."""
+
+    seconds: dict[str, float]
+    memory_bytes: int
+    disk_bytes: int
+    kept_bytes: int
+
+    def in_words(self) -> str:
+        """Three lines."""
+        parts = ", ".join(f"{part} {_duration(seconds)}" for part, seconds in self.seconds.items())
+        return "\n".join([
+            f"Time    about {_duration(sum(self.seconds.values()))} ({parts})",
+            f"Memory  about {self.memory_bytes / 1e9:.1f} GB",
+            f"Disk    about {self.disk_bytes / 1e6:,.0f} MB, {self.kept_bytes / 1e6:,.0f} MB of it activations",
+        ])  # fmt: skip
+
+
+def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
+    """What a config's run will train, and what that will take on this machine as busy as it is now.
+
+    Images are read and judged, as a run would; the next run finds that done. Raises what a run would raise.
+    """
+    data, training, folds = parameters.data, parameters.training, parameters.cross_validation.folds
+    check_model(parameters.model)
+    check_recipe(parameters.model, training)
+    manifest = scan(data.root, data.limits)
+    report = validate(manifest, data.validation, folds, data.bad_images)
+    require_fit(report)
+    split = split_images(manifest, report.clusters, data.split)
+    model = pin(parameters.model)
+    plan = make_plan(split.folder(), split, model, training, parameters.seed)
+    network = build(model.config, len(split.classes), 0)
+    images = images_of(split.folder(), split, preprocessing(model.config))
+    trial = _Trial(network, images, training.loop)
+    planned = phases(training, plan)
+    epochs, judged = boundaries(planned, stages(network))
+    first = Cut(network, "head", training.loop, images.source)
+    missing = missing_ahead(first, images, epochs, judged)
+    kept = {stage: count for stage, count in missing.items() if replace(first, stage=stage).can_be_kept}
+    train, validation = len(images.train), len(images.validation)
+    one = sum(trial.training(phase, train, validation) + phase.epochs * EPOCH_S for phase in planned)
+    tested = sum(trial.judging(stage) for stage in judged) * (train + validation)
+    share = (folds - 1) / folds
+    whole = trial.judging(stages(network)[0])
+    seconds = {
+        "frozen layers": max((count * trial.front(stage) for stage, count in kept.items()), default=0.0),
+        "training": one,
+        f"{folds} folds": folds * share * one + tested + folds * STEP_S,
+        "holdout": 2 * whole * len(split.rows("holdout")),
+        "pipeline": START_S + STEPS_BESIDE_FOLDS * STEP_S + EXPORT_S,
+    }
+    activations = sum(count * trial.bytes_of(stage) for stage, count in kept.items())
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    moving = sum(stage.trainable for stage in plan.stages) * 4
+    snapshots = (1 + folds) * SNAPSHOT_COPIES * moving
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    disk = activations + COPIES * weights + snapshots
+    return plan, Forecast(seconds, peak + LIBRARIES_BYTES, disk, activations)
+
+
+class _Trial:
+    """Seconds an image, measured on the first training images."""
+
+    def __init__(self, network: nn.Module, images: Images, loop: LoopConfig) -> None:
+        self.images, self.loop, self.compute = images, loop, Compute.of(loop.compute)
+        self.network = self.compute.place_model(network).eval()
+        begun = time.perf_counter()
+        batches = TrainingBatches(images.source, images.train.head(2 * loop.batch_size), loop, Variety(0))
+        loaded = list(batches.epoch(0))
+        self.loading = (time.perf_counter() - begun) / sum(len(labels) for _, labels, _ in loaded)
+        self.pixels, self.labels, _ = loaded[0]
+        self.placed = self.compute.place_images(self.pixels, images.source.preprocessing)
+
+    def front(self, stage: str) -> float:
+        """To decode, augment and compute what reaches a stage."""
+        return self.loading + self._median(lambda: stage_inputs(self.network, self.placed, [stage]))
+
+    def training(self, phase: Phase, images: int, validated: int) -> float:
+        """Seconds of a whole phase."""
+        names = stages(self.network)
+        thawed = [phase.unfrozen_at(epoch) for epoch in range(phase.epochs)]
+        costs = {count: self._step(phase, count) for count in set(thawed)}
+        judging = {count: self.judging(names[-1 - count]) for count in set(thawed)}
+        return sum(costs[count] * images + judging[count] * validated for count in thawed)
+
+    def judging(self, stage: str) -> float:
+        """To compute from a stage on without a gradient, or from pixels where nothing before it is kept."""
+        with torch.inference_mode():
+            if not self._cut(stage).can_be_kept:
+                return self.loading + self._median(lambda: self.network(self.placed))
+            rest, given = Rest(self.network, stage), self._given(stage)
+            return self._median(lambda: rest(given))
+
+    def bytes_of(self, stage: str) -> int:
+        """What is kept of one view."""
+        return self._given(stage)[0].numel() * (2 if self.loop.cache.precision == "float16" else 4)
+
+    def _step(self, phase: Phase, thawed: int) -> float:
+        now = replace(phase, thaw_epochs=(0,) * thawed)
+        learner = Learner(self.network, now, self.loop, TRIALS, 0)
+        learner.begin(0)
+        kept = self._cut(learner.boundary).can_be_kept
+        forward: Callable[[Tensor], Tensor] = Rest(learner.model, learner.boundary) if kept else learner.forward
+        given = self._given(learner.boundary) if kept else self.placed
+        objective = Task.of(self.images, phase, self.loop).objective
+        labels, numbers = self.labels.to(self.compute.device), iter(range(1, TRIALS + 1))
+
+        def step() -> None:
+            with self.compute.autocast():
+                logits = forward(given)
+            learner.learn(objective(logits, labels), next(numbers))
+
+        return self._median(step) + (0.0 if kept else self.loading)
+
+    def _median(self, work: Callable[[], object]) -> float:
+        times = []
+        with enough_memory(self.loop.batch_size):
+            for _ in range(TRIALS):
+                begun = time.perf_counter()
+                work()
+                if self.compute.device.type != "cpu":
+                    torch.accelerator.synchronize()
+                times.append(time.perf_counter() - begun)
+        return statistics.median(times[1:]) / len(self.pixels)
+
+    def _cut(self, stage: str) -> Cut:
+        return Cut(self.network, stage, self.loop, self.images.source)
+
+    def _given(self, stage: str) -> Tensor:
+        return stage_inputs(self.network, self.placed, [stage])[stage]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
