@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -207,6 +207,14 @@ class _Lack:
             self.store.add(names, Rows.joined(rows))
         return names
 
+    @contextmanager
+    def or_give_up(self) -> Iterator[None]:
+        """Give up where what runs inside finds no room."""
+        try:
+            yield
+        except OSError as error:
+            self.give_up(error)
+
     def give_up(self, reason: object) -> None:
         """Go on without, and say so."""
         self.given_up, self._names, self._rows = True, [], []
@@ -228,7 +236,9 @@ def _complete(lacks: list[_Lack], rows: pd.DataFrame, kind: _Kind) -> None:
 
 def _complete_locked(lacks: list[_Lack], rows: pd.DataFrame, kind: _Kind) -> None:
     with ExitStack() as locks:
-        for lack in lacks:
+        for lack in sorted(
+            lacks, key=lambda lack: lack.store.folder
+        ):  # one order, or two could wait for each other
             locks.enter_context(lack.store.filling())
         lacks = [lack for lack in lacks if lack.look()]  # another process may have been at it
         if not lacks:
@@ -258,16 +268,15 @@ def _compute(lacks: list[_Lack], views: Views, compute: Compute, count: int) -> 
             kept = {stage: value[: len(names)].float().cpu() for stage, value in given.items()}
             seconds = (time.perf_counter() - begun) / len(names)
             for lack in lacks:
-                try:
+                with lack.or_give_up():
                     lack.take(names, kept[lack.cut.stage], seconds)
-                except OSError as error:
-                    lack.give_up(error)
             bar.update(len(names))
             begun = time.perf_counter()
             if all(lack.given_up for lack in lacks):
                 return
     for lack in lacks:
-        lack.write()
+        with lack.or_give_up():
+            lack.write()
     logger.info(
         "What reaches %s of %d images is kept (%d views, computed in %.1f s).",
         " and ".join(stages), len(views), count, time.perf_counter() - started,
