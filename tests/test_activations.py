@@ -167,6 +167,7 @@ def test_an_image_that_is_renamed_or_in_another_fold_is_not_computed_again(
 ) -> None:
     evaluation_views(cut(images), images.train)
     caplog.set_level(logging.INFO, logger="graft.filling")
+    caplog.clear()
     evaluation_views(cut(images), images.train.sample(frac=0.5, random_state=0).assign(path="elsewhere.png"))
     assert not caplog.messages
 
