@@ -56,7 +56,7 @@ def judge(rest: Rest, views: StoredViews, source: ImageSource, rows: pd.DataFram
 def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     """What reaches the head of these images, averaged over places: float32 ``[images, features]``."""
     if views := evaluation_views(cut, rows):
-        return averaged(views.read([(row, 0) for row in range(len(rows))]).float()).numpy()
+        return averaged(views.read([(row, 0) for row in range(len(rows))])).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     model = here.place_model(cut.model)
     each = (

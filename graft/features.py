@@ -1,8 +1,7 @@
 """What a backbone hands on from stage to stage, and a network cut there: what lies before it, and what behind.
 
 The network itself says how its stages follow each other. It is run with its input caught before a stage, and run
-again with what was caught fed back in there: then all that lies before computes on the meta device, which has
-shapes without numbers and takes no time.
+again with what was caught fed back in there: then the stages before it only say their shapes, on the meta device.
 """
 
 from __future__ import annotations

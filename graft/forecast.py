@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones import build, preprocessing, stages
-from graft.backbones import check as check_model
 from graft.config import TrainingParameters
 from graft.datasets import Images, TrainingBatches, Variety
 from graft.devices import Compute, enough_memory
@@ -21,15 +20,10 @@ from graft.features import Rest, stage_inputs
 from graft.filling import Cut, missing_ahead
 from graft.history import Phase
 from graft.learner import Learner
-from graft.manifest import scan
 from graft.plan import TrainingPlan, make_plan
-from graft.recipe import boundaries, images_of, phases
-from graft.recipe import check as check_recipe
-from graft.splits import split_images
+from graft.recipe import boundaries, images_of, phases, prepare
 from graft.training import Task
 from graft.training_config import LoopConfig
-from graft.validation import require_fit, validate
-from graft.weights import pin
 
 TRIALS = 4  # of which the first is not counted
 START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 8.0  # beside computing; a file is exported once
@@ -63,14 +57,8 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
 
     Images are read and judged, as a run would; the next run finds that done. Raises what a run would raise.
     """
-    data, training, folds = parameters.data, parameters.training, parameters.cross_validation.folds
-    check_model(parameters.model)
-    check_recipe(parameters.model, training)
-    manifest = scan(data.root, data.limits)
-    report = validate(manifest, data.validation, folds, data.bad_images)
-    require_fit(report)
-    split = split_images(manifest, report.clusters, data.split)
-    model = pin(parameters.model)
+    training, folds = parameters.training, parameters.cross_validation.folds
+    split, model = prepare(parameters)
     plan = make_plan(split.folder(), split, model, training, parameters.seed)
     network = build(model.config, len(split.classes), 0)
     images = images_of(split.folder(), split, preprocessing(model.config))

@@ -11,24 +11,18 @@ from typing import Literal
 import numpy as np
 
 from graft.backbones import build, preprocessing
-from graft.backbones import check as check_model
 from graft.config import TrainingParameters
 from graft.datasets import Batch, Images
 from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
 from graft.history import Phase
 from graft.learner import Learner
-from graft.manifest import scan
 from graft.plan import fine_tuning, make_plan
-from graft.recipe import check as check_recipe
-from graft.recipe import images_of, warm_up
+from graft.recipe import images_of, prepare, warm_up
 from graft.seeds import derive_seed, seeded
-from graft.splits import split_images
 from graft.supply import Inputs, Supply
 from graft.training import Task, Trained
 from graft.training_config import LoopConfig
-from graft.validation import require_fit, validate
-from graft.weights import pin
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 80
@@ -79,14 +73,8 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
 
 def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fine_tune"]) -> RateCurve:
     """The curve for a phase of a config, on its training images; for fine-tuning, the head is warmed up first."""
-    data, training = parameters.data, parameters.training
-    check_model(parameters.model)
-    check_recipe(parameters.model, training)
-    manifest = scan(data.root, data.limits)
-    report = validate(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
-    require_fit(report)
-    split = split_images(manifest, report.clusters, data.split)
-    model, seed = pin(parameters.model), parameters.seed
+    training, seed = parameters.training, parameters.seed
+    split, model = prepare(parameters)
     if phase == "warm_up":
         fresh = Trained(build(model.config, len(split.classes), derive_seed(seed, "head")))
         images = images_of(split.folder(), split, preprocessing(model.config))

@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from graft.backbones import build, count_stages, has_batch_norms, preprocessing, stages
+from graft.backbones import check as check_model
 from graft.checkpoint import Checkpoint
-from graft.config import ModelConfig
+from graft.config import ModelConfig, TrainingParameters
 from graft.datasets import Images, ImageSource
 from graft.devices import Compute, require_compiler
 from graft.errors import ConfigError
@@ -19,15 +20,17 @@ from graft.evaluation import evaluate
 from graft.filling import Cut, compute_ahead
 from graft.history import OnEpochEnd, Phase
 from graft.lora import require_peft
+from graft.manifest import scan
 from graft.metrics import Predictions
 from graft.plan import TrainingPlan, fine_tuning
 from graft.section import Section
 from graft.seeds import derive_seed
-from graft.splits import Split
+from graft.splits import Split, split_images
 from graft.training import Trained, train
 from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig, WarmUpConfig
 from graft.transforms import Preprocessing
-from graft.weights import PinnedModel, licence
+from graft.validation import require_fit, validate
+from graft.weights import PinnedModel, licence, pin
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,17 @@ def check(model: ModelConfig, training: TrainingConfig) -> None:
         )
     Compute.of(training.compute)
     require_compiler(training.compute)
+
+
+def prepare(parameters: TrainingParameters) -> tuple[Split, PinnedModel]:
+    """The split and the model of a config without a pipeline; raises what the pipeline's first steps would."""
+    data = parameters.data
+    check_model(parameters.model)
+    check(parameters.model, parameters.training)
+    manifest = scan(data.root, data.limits)
+    report = validate(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
+    require_fit(report)
+    return split_images(manifest, report.clusters, data.split), pin(parameters.model)
 
 
 def images_of(root: Path, split: Split, shape: Preprocessing) -> Images:
