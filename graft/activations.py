@@ -47,6 +47,10 @@ class Rows:
         """All of them, one after another."""
         return cls(torch.cat([each.values for each in several]), torch.cat([each.scales for each in several]))
 
+    def decoded(self) -> Tensor:
+        """The values, float32 ``[count, ...]``."""
+        return self.values.float().mul_(_beside(self.scales, self.values))
+
     def checksum(self, row: int, key: str) -> int:
         """CRC-32 of a row, its scale, its key, and how its bytes are to be read."""
         named = zlib.crc32(f"{key} {self.values.dtype} {tuple(self.values.shape[1:])}".encode())
@@ -82,9 +86,9 @@ class ActivationStore:
     def read(self, keys: list[str]) -> Tensor:
         """The rows of these keys ``[len(keys), ...]``; raises ``KeyError`` where one is not there."""
         found = [self._rows[key] for key in keys]
-        values = torch.stack([rows.values[number] for rows, number in found]).float()
+        values = torch.stack([rows.values[number] for rows, number in found])
         scales = torch.stack([rows.scales[number] for rows, number in found])
-        return values.mul_(_beside(scales, values))
+        return Rows(values, scales).decoded()
 
     def encode(self, values: Tensor) -> Rows:
         """Values float32 ``[count, ...]`` as they are kept."""

@@ -10,9 +10,9 @@ import numpy as np
 from graft.backbones import build, preprocessing, stages
 from graft.calibration import fit_temperature
 from graft.config import ModelConfig
+from graft.cut import Cut
 from graft.datasets import Images, ImageSource
 from graft.evaluation import evaluate_rest
-from graft.filling import Cut
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.metrics import Predictions, joined
 from graft.plan import TrainingPlan, fine_tuning

@@ -173,6 +173,7 @@ class TrainingBatches:
         )
         images = _Images(source, rows, transform, variety)
         self.variety = variety
+        self.labels = torch.tensor(images.labels)
         self.order = Shuffled(images.labels, variety.seed, loop.sampling)
         single = len(rows) % loop.batch_size == 1 and len(rows) > 1
         self.keys = _batched(self.order, loop.batch_size, drop_last=single)

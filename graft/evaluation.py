@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from graft.cut import Cut
 from graft.datasets import ImageSource, evaluation_batches
 from graft.devices import Compute
 from graft.features import Rest, averaged, head_inputs
-from graft.filling import Cut, StoredViews, evaluation_views
+from graft.frozen_views import FrozenViews, evaluation_views
 from graft.metrics import Predictions
 from graft.training_config import ComputeConfig
 
@@ -33,7 +34,7 @@ def evaluate(
 
 
 def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
-    """The same, from what is kept of the frozen layers before the cut; from pixels where nothing is."""
+    """The same, from what the frozen layers before the cut give; from pixels where nothing is frozen."""
     views = evaluation_views(cut, rows)
     if views is None:
         return evaluate(cut.model, cut.source, rows, cut.loop.compute)
@@ -42,21 +43,17 @@ def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
     return judge(rest, views, cut.source, rows, here)
 
 
-def judge(rest: Rest, views: StoredViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
-    """What a model in eval mode says of images of which is kept what reaches it."""
+def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
+    """What a model in eval mode says of images of which is known what reaches it."""
     rest.model.eval()
-    chunks = (
-        range(start, min(start + JUDGED_AT_ONCE, len(rows))) for start in range(0, len(rows), JUDGED_AT_ONCE)
-    )
-    given = (here.place(views.read([(row, 0) for row in chunk])) for chunk in chunks)
     with torch.inference_mode():
-        return _joined(map(rest, given), source, rows)
+        return _joined((rest(here.place(given)) for given in views.in_order(JUDGED_AT_ONCE)), source, rows)
 
 
 def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     """What reaches the head of these images, averaged over places: float32 ``[images, features]``."""
     if views := evaluation_views(cut, rows):
-        return averaged(views.read([(row, 0) for row in range(len(rows))])).numpy()
+        return torch.cat([averaged(given) for given in views.in_order(JUDGED_AT_ONCE)]).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     model = here.place_model(cut.model)
     each = (

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from graft.backbones import build, preprocessing, stages
 from graft.config import TrainingParameters
+from graft.cut import Cut
 from graft.datasets import Images, TrainingBatches, Variety
 from graft.devices import Compute, enough_memory
 from graft.features import Rest, stage_inputs
-from graft.filling import Cut, missing_ahead
+from graft.frozen_views import missing_ahead
 from graft.history import Phase
 from graft.learner import Learner
 from graft.plan import TrainingPlan, make_plan

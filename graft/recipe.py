@@ -13,11 +13,12 @@ from graft.backbones import build, count_stages, has_batch_norms, preprocessing,
 from graft.backbones import check as check_model
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig, TrainingParameters
+from graft.cut import Cut
 from graft.datasets import Images, ImageSource
 from graft.devices import Compute, require_compiler
 from graft.errors import ConfigError
 from graft.evaluation import evaluate
-from graft.filling import Cut, compute_ahead
+from graft.frozen_views import compute_ahead
 from graft.history import OnEpochEnd, Phase
 from graft.lora import require_peft
 from graft.manifest import scan

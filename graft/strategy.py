@@ -15,9 +15,9 @@ from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+from graft.cut import Cut
 from graft.datasets import ImageSource
 from graft.evaluation import head_features
-from graft.filling import Cut
 from graft.guards import require_varied
 from graft.training_config import LoopConfig, TrainingConfig
 

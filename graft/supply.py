@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from graft.backbones import stages
+from graft.cut import Cut
 from graft.datasets import Batch, Images, TrainingBatches, Variety, evaluation_batches
 from graft.evaluation import evaluate, judge
 from graft.features import Rest, head_inputs
-from graft.filling import Cut, StoredViews, count_views, evaluation_views, training_views
+from graft.frozen_views import FrozenViews, count_views, evaluation_views, training_views
 from graft.guards import require_normalised
 from graft.history import Phase
 from graft.learner import Learner
@@ -82,22 +82,16 @@ class Activations(Inputs):
     """What frozen layers gave, of which the rest of the network computes."""
 
     def __init__(
-        self, learner: Learner, images: Images, batches: TrainingBatches, views: tuple[StoredViews, StoredViews]
+        self, learner: Learner, images: Images, batches: TrainingBatches, views: tuple[FrozenViews, FrozenViews]
     ) -> None:
         super().__init__(learner, images, batches)
         self.train, self.validation = views
         self.rest = Rest(learner.model, learner.boundary)
         self.judged = Rest(learner.judged, learner.boundary) if learner.average else self.rest
-        self.labels = torch.tensor([images.source.classes.index(label) for label in images.train["label"]])
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, in the order and of the views that pixels would have."""
-        self.train.store.touch()
-        view = self.batches.variety.view
-        for keys in self.batches.keys_of(epoch):
-            rows = [row for _, row, _ in keys]
-            views = [(row, view(self.train.hashes[row], epoch, again)) for _, row, again in keys]
-            yield self.train.read(views), self.labels[rows], torch.tensor(rows)
+        """The batches of one epoch."""
+        return self.train.epoch(self.batches, epoch)
 
     def place(self, given: Tensor) -> Tensor:
         """As it was kept."""
@@ -114,12 +108,11 @@ class Activations(Inputs):
 
     def sample(self) -> Tensor:
         """By the rest of the network up to its head."""
-        some = self.train.read([(row, 0) for row in range(min(LOOKED_AT, len(self.labels)))])
-        return self.rest.head_inputs(self.place(some))
+        return self.rest.head_inputs(self.place(next(self.train.in_order(LOOKED_AT))))
 
 
 class Supply:
-    """The inputs of a phase: activations of what is frozen, as long as they can be kept, and pixels otherwise."""
+    """The inputs of a phase: activations of what is frozen, as long as anything is, and pixels otherwise."""
 
     def __init__(self, images: Images, phase: Phase, loop: LoopConfig, seed: int) -> None:
         self.images, self.phase, self.loop, self.seed = images, phase, loop, seed
@@ -134,17 +127,13 @@ class Supply:
 
     def _make(self, learner: Learner) -> Inputs:
         cut = Cut(learner.model, learner.boundary, self.loop, self.images.source)
-        if not cut.can_be_kept:
-            return Pixels(learner, self.images, self._batches(None))
         epochs = self.phase.boundaries(stages(learner.model))[learner.boundary]
-        batches = self._batches(
-            count_views(self.loop, epochs)
-        )  # the same views where nothing can be kept after all
         train = training_views(cut, self.images.train, epochs)
-        validation = train and evaluation_views(cut, self.images.validation)
-        if train and validation:
-            return Activations(learner, self.images, batches, (train, validation))
-        return Pixels(learner, self.images, batches)
+        validation = evaluation_views(cut, self.images.validation)
+        if train is None or validation is None:
+            return Pixels(learner, self.images, self._batches(None))
+        batches = self._batches(count_views(self.loop, epochs))
+        return Activations(learner, self.images, batches, (train, validation))
 
     def _batches(self, views: int | None) -> TrainingBatches:
         return TrainingBatches(self.images.source, self.images.train, self.loop, Variety(self.seed, views))
