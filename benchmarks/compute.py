@@ -25,9 +25,9 @@ from graft.transforms import Preprocessing
 
 WAYS = {
     "float32": ComputeConfig(precision="float32", channels_last=False),
-    "channels last": ComputeConfig(precision="float32"),
-    "bfloat16": ComputeConfig(precision="bfloat16"),
-    "compiled": ComputeConfig(precision="float32", compile=True),
+    "channels last": ComputeConfig(precision="float32", channels_last=True),
+    "bfloat16": ComputeConfig(precision="bfloat16", channels_last=True),
+    "compiled": ComputeConfig(precision="float32", channels_last=True, compile=True),
 }
 BATCH = 16
 

@@ -88,6 +88,7 @@ def by_graft(parameters: TrainingParameters, split: Split, strategy: str, seed: 
     )
     folder, model = split.folder(), pin(parameters.model)
     plan = make_plan(folder, split, model, training, seed)
+    training = plan.settled(training)
     warm = warm_up(folder, split, model, (training.loop, training.warm_up), seed, lambda *_: None)
     tuned = fine_tune(folder, split, warm, (training.loop, training.fine_tune, plan), seed, lambda *_: None)
     note = f"{plan.decision.strategy}, best epoch {tuned.best_epoch} of {tuned.stage}"

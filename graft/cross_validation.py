@@ -77,7 +77,8 @@ def train_and_test(
     on_epoch_end: OnEpochEnd,
 ) -> FoldResult:
     """Warm up and fine-tune on the other folds, then judge on this one, once."""
-    model_config, training, plan = configs
+    model_config, asked, plan = configs
+    training = plan.settled(asked)
     training_rows, validation_rows, test_rows = folds.rows(fold)
     source = ImageSource(root, sorted(folds.table["label"].unique()), preprocessing(model_config))
     images = Images(source, training_rows, validation_rows)

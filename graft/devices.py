@@ -18,17 +18,32 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of its matrix products, and the layout of images in its memory."""
+    """A device, the precision of its matrix products, the layout of images in its memory, and how many threads."""
 
     device: torch.device
     dtype: torch.dtype
     channels_last: bool
+    threads: int | None = None
 
     @classmethod
     def of(cls, config: ComputeConfig) -> Compute:
-        """What a config asks for; raises ``ConfigError`` where this machine cannot give it."""
+        """What a config asks for, and the usual where that is ``auto``.
+
+        Raises ``ConfigError`` where this machine cannot give it.
+        """
         device = _device(config.device)
-        return cls(device, _precision(config.precision, device), config.channels_last)
+        threads = None if config.threads == "auto" else config.threads
+        return cls(device, _precision(config.precision, device), config.channels_last is not False, threads)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Compute with so many threads inside."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for what runs inside; weights stay in float32."""

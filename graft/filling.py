@@ -118,7 +118,8 @@ def _fill(lacks: list[Lack], rows: pd.DataFrame, kind: Kind) -> None:
 def _compute(lacks: list[Lack], views: Views, kind: Kind, count: int) -> None:
     stages, started = [lack.cut.stage for lack in lacks], time.perf_counter()
     frozen_layers = FrozenLayers(lacks[0].cut, kind.compute, stages)
-    with tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False) as bar:
+    bar = tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False)
+    with bar, kind.compute.running():
         begun = time.perf_counter()
         for crops, names in _of_size(view_batches(views)):
             given = frozen_layers(crops)

@@ -61,6 +61,7 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     training, folds = parameters.training, parameters.cross_validation.folds
     split, model = prepare(parameters)
     plan = make_plan(split.folder(), split, model, training, parameters.seed)
+    training = plan.settled(training)
     network = build(model.config, len(split.classes), 0)
     images = images_of(split.folder(), split, preprocessing(model.config))
     trial = _Trial(network, images, training.loop)

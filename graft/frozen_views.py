@@ -83,7 +83,7 @@ class ComputedViews(FrozenViews):
 
 def training_views(cut: Cut, rows: pd.DataFrame, epochs: int) -> FrozenViews | None:
     """Augmented views of training images, as many as epochs use or the config says; None if nothing is frozen."""
-    return _views(cut, rows, Kind.augmented(cut), count_views(cut.loop, epochs))
+    return _views(cut, rows, Kind.augmented(cut), count_views(cut.loop, cut.stage, epochs))
 
 
 def evaluation_views(cut: Cut, rows: pd.DataFrame) -> FrozenViews | None:
@@ -111,11 +111,16 @@ def missing_ahead(cut: Cut, images: Images, epochs: dict[str, int], judged: set[
     return counts
 
 
-def count_views(loop: LoopConfig, epochs: int) -> int:
-    """How many views of each image are made for so many epochs."""
-    if loop.augmentation.strength == "none":
+def count_views(loop: LoopConfig, stage: str, epochs: int) -> int:
+    """How many views of each image are made for so many epochs of training from a stage on."""
+    strength, most = loop.augmentation.strength, loop.cache.views
+    if strength == "none":
         return 1
-    return min(loop.cache.views, epochs) if loop.sampling == "shuffled" else loop.cache.views
+    if stage == "head" and loop.cache.head_views != "auto":
+        most = loop.cache.head_views
+    elif stage == "head" and strength == "light":
+        most = 1
+    return min(most, epochs) if loop.sampling == "shuffled" else most
 
 
 def _views(cut: Cut, rows: pd.DataFrame, kind: Kind, count: int) -> FrozenViews | None:
@@ -134,7 +139,7 @@ def _ahead(
     every = pd.concat([images.train, images.validation])
     augmented, exact = Kind.augmented(cut), Kind.exact(cut)
     for kind, rows, wanted in (
-        (augmented, images.train, {stage: count_views(cut.loop, count) for stage, count in epochs.items()}),
+        (augmented, images.train, {stage: count_views(cut.loop, stage, count) for stage, count in epochs.items()}),
         (exact, every, dict.fromkeys(judged, 1)),
         (exact, images.validation, dict.fromkeys(epochs.keys() - judged, 1)),
     ):

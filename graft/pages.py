@@ -64,7 +64,11 @@ def verdict_page(verdict: Verdict) -> str:
 
 def plan_page(plan: TrainingPlan) -> str:
     """What happens to each stage of the backbone in training."""
-    return page("Training plan", plan.verdict, tables={"Stages, from input to output": (COLUMNS, plan.rows())})
+    return page(
+        "Training plan",
+        f"{plan.verdict}; {plan.how}",
+        tables={"Stages, from input to output": (COLUMNS, plan.rows())},
+    )
 
 
 def manifest_page(manifest: Manifest) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft import lora
 from graft.backbones import build, named_stage_parameters, preprocessing, stage_of, stages
+from graft.compute_trial import fastest, in_words
 from graft.datasets import ImageSource
 from graft.freezing import BatchNormPolicy, freeze_all_but, is_folded, stays_in_eval
 from graft.history import Phase
@@ -19,9 +20,10 @@ from graft.optimization import stage_rates
 from graft.seeds import derive_seed
 from graft.splits import Split
 from graft.strategy import Decision, decide, measure_similarity
-from graft.training_config import FineTuneConfig, TrainingConfig
+from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig
 from graft.weights import PinnedModel
 
+Loop = TypeVar("Loop", bound=LoopConfig)
 COLUMNS = ("stage", "parameters", "trainable", "thaws at epoch", "learning rate", "batch norms")
 
 
@@ -46,21 +48,27 @@ class TrainingPlan:
     """What thaws, when, how fast and why.
 
     ``similarity`` (at most 1; 0 is chance) says how much of the task frozen features solve; it is measured for the
-    strategy ``auto`` alone.
+    strategy ``auto`` alone. ``compute`` is the section of that name, with nothing left to be tried.
     """
 
     decision: Decision
     images_per_class: int
     similarity: float | None
     stages: list[StagePlan]
+    compute: ComputeConfig
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> TrainingPlan:
-        """The plan that ``dataclasses.asdict`` made a record of, which may have been through JSON."""
+        """The plan of a ``record``, which may have been through JSON."""
         decision = record["decision"]
         decision = Decision(**decision | {"thaw_epochs": tuple(decision["thaw_epochs"])})
         stages = [StagePlan(**stage) for stage in record["stages"]]
-        return cls(**record | {"decision": decision, "stages": stages})
+        compute = ComputeConfig(**record["compute"])
+        return cls(**record | {"decision": decision, "stages": stages, "compute": compute})
+
+    def record(self) -> dict[str, Any]:
+        """All of it in JSON's own types."""
+        return asdict(self) | {"compute": self.compute.model_dump()}
 
     @property
     def verdict(self) -> str:
@@ -70,6 +78,15 @@ class TrainingPlan:
         thawed = len(self.decision.thaw_epochs)
         what = f"{thawed} of {len(self.stages) - 1} stages thaw" if thawed else "the backbone stays frozen"
         return f"{self.decision.strategy}: {what}, {moving:,} of {total:,} parameters move; {self.decision.reason}"
+
+    @property
+    def how(self) -> str:
+        """Precision, device, layout and threads."""
+        return f"computed in {in_words(self.compute)}"
+
+    def settled(self, loop: Loop) -> Loop:
+        """The config, computed as was settled."""
+        return loop.model_copy(update={"compute": self.compute})
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table of stages as text, from input to output, under ``COLUMNS``."""
@@ -90,14 +107,15 @@ class TrainingPlan:
         lines = [COLUMNS, *self.rows()]
         widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([self.verdict, *(line.rstrip() for line in table)])
+        return "\n".join([self.verdict, self.how, *(line.rstrip() for line in table)])
 
 
 def make_plan(root: Path, split: Split, model: PinnedModel, training: TrainingConfig, seed: int) -> TrainingPlan:
-    """Choose the strategy, where that is asked for, and say what it means for each stage."""
+    """Choose how to compute and the strategy, where that is left open, and say what it means for each stage."""
     rows = split.rows("train")
     network = build(model.config, len(split.classes), derive_seed(seed, "head"))
     names = stages(network)
+    training = training.model_copy(update={"compute": fastest(training.compute, network)})
     per_class = int(rows["label"].value_counts().median())
     similarity = None
     if training.strategy == "auto":
@@ -106,7 +124,8 @@ def make_plan(root: Path, split: Split, model: PinnedModel, training: TrainingCo
     decision = decide(training, len(names) - 1, per_class, similarity)
     thaws = bool(decision.thaw_epochs)
     phase = fine_tuning(training.fine_tune, decision) if thaws else Phase.warm_up(training.warm_up)
-    return TrainingPlan(decision, per_class, similarity, stage_plans(network, phase, training.batch_norm))
+    table = stage_plans(network, phase, training.batch_norm)
+    return TrainingPlan(decision, per_class, similarity, table, training.compute)
 
 
 def fine_tuning(config: FineTuneConfig, decision: Decision) -> Phase:

@@ -75,11 +75,12 @@ def find_rate_for(parameters: TrainingParameters, phase: Literal["warm_up", "fin
     """The curve for a phase of a config, on its training images; for fine-tuning, the head is warmed up first."""
     training, seed = parameters.training, parameters.seed
     split, model = prepare(parameters)
+    plan = make_plan(split.folder(), split, model, training, seed)
+    training = plan.settled(training)
     if phase == "warm_up":
         fresh = Trained(build(model.config, len(split.classes), derive_seed(seed, "head")))
         images = images_of(split.folder(), split, preprocessing(model.config))
         return find_rate(fresh, Phase.warm_up(training.warm_up), training.loop, images, seed)
-    plan = make_plan(split.folder(), split, model, training, seed)
     if not plan.decision.thaw_epochs:
         raise ConfigError(
             f"training.strategy is {training.strategy}, under which nothing thaws ({plan.decision.reason}); take "

@@ -85,6 +85,7 @@ def keep_frozen(
     """Compute what frozen layers give of all training images, for all that the plan will train, in one pass."""
     if model.config.weights == "none":  # then every training begins with a network of its own
         return
+    training = plan.settled(training)
     network = build(model.config, len(split.classes), 0)
     images, names = images_of(root, split, preprocessing(model.config)), stages(network)
     compute_ahead(

@@ -132,7 +132,7 @@ class Supply:
         validation = evaluation_views(cut, self.images.validation)
         if train is None or validation is None:
             return Pixels(learner, self.images, self._batches(None))
-        batches = self._batches(count_views(self.loop, epochs))
+        batches = self._batches(count_views(self.loop, learner.boundary, epochs))
         return Activations(learner, self.images, batches, (train, validation))
 
     def _batches(self, views: int | None) -> TrainingBatches:

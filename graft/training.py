@@ -65,7 +65,7 @@ def train(
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
     progress = ProgressLine(phase, supply.batches_per_epoch, len(stopping.history))
-    with progress as line, enough_memory(loop.batch_size):
+    with progress as line, enough_memory(loop.batch_size), learner.compute.running():
         while not stopping.finished:
             epoch = len(stopping.history)
             learner.begin(epoch)

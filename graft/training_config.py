@@ -64,22 +64,25 @@ class LossConfig(Section):
 class ComputeConfig(Section):
     """What is computed where. ``auto`` takes CUDA or Apple's device where there is one, and the CPU where not.
 
-    In precision ``auto``, CUDA computes in bfloat16 where it can, and everything else in float32.
+    Precision, layout and threads that are ``auto`` are tried before a run, and the fastest is taken.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    channels_last: bool = True
+    channels_last: bool | Literal["auto"] = "auto"
+    threads: Count | Literal["auto"] = "auto"
     compile: bool = False
 
 
 class CacheConfig(Section):
     """What frozen layers give, computed once and kept on disk; ``max_gb`` of 0 computes it anew each time.
 
-    Each image is augmented in ``views`` ways, of which every epoch takes another.
+    Each image is augmented in ``views`` ways, of which every epoch takes another; where the head alone is trained,
+    in ``head_views``: ``auto`` is one, and under strong augmentation as many as ``views``.
     """
 
     views: Count = 4
+    head_views: Count | Literal["auto"] = "auto"
     precision: Literal["float16", "float32"] = "float16"
     max_gb: NotNegative = 10.0
 

@@ -21,21 +21,25 @@ class RecordMaterializer(FolderMaterializer):
     SKIP_REGISTRATION = True
     TITLE = ""
 
+    def record(self, data: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Its fields."""
+        return asdict(data)
+
     def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401
         """Read a record."""
         return data_type(**self.read_json("record.json"))
 
     def save(self, data: Any) -> None:  # noqa: ANN401
         """Write a record."""
-        self.write_json("record.json", asdict(data))
+        self.write_json("record.json", self.record(data))
 
     def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:  # noqa: ANN401
         """Show its fields."""
-        return self.show(pages={"record": facts_page(self.TITLE, "", asdict(data))})
+        return self.show(pages={"record": facts_page(self.TITLE, "", self.record(data))})
 
     def compute_content_hash(self, data: Any) -> str:  # noqa: ANN401
         """Hash its fields."""
-        return digest(canonical(asdict(data)))
+        return digest(canonical(self.record(data)))
 
 
 class OnnxCheckMaterializer(RecordMaterializer):
@@ -56,6 +60,10 @@ class TrainingPlanMaterializer(RecordMaterializer):
     """Stores what will be trained."""
 
     ASSOCIATED_TYPES = (TrainingPlan,)
+
+    def record(self, data: TrainingPlan) -> dict[str, Any]:
+        """Its fields."""
+        return data.record()
 
     def load(self, data_type: type[Any]) -> TrainingPlan:  # noqa: ARG002
         """Read a plan."""

@@ -48,7 +48,7 @@ def training_pipeline(
     # The model
     pinned = pin(model)
     plan = plan_training(split, pinned, training, seed)
-    warm = warm_up_head(split, pinned, training.loop, training.warm_up, seed)
+    warm = warm_up_head(split, pinned, training.loop, training.warm_up, plan, seed)
     tuned = fine_tune(split, warm, training.loop, training.fine_tune, plan, seed)
 
     # The evidence
@@ -57,7 +57,7 @@ def training_pipeline(
         for fold in range(cross_validation.folds)
     ]
     summary, temperature = summarize_folds(results)
-    holdout = evaluate_holdout(split, tuned, temperature, training.compute)
+    holdout = evaluate_holdout(split, tuned, temperature, plan)
 
     # The file
     exported = export_onnx(manifest, tuned, temperature, summary, holdout, export.opset)

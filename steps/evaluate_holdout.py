@@ -4,15 +4,15 @@ from typing import Annotated
 
 from graft.checkpoint import Checkpoint
 from graft.metrics import Predictions
+from graft.plan import TrainingPlan
 from graft.recipe import judge_holdout
 from graft.runtime.caching import cached_step
 from graft.splits import Split
-from graft.training_config import ComputeConfig
 
 
 @cached_step()
 def evaluate_holdout(
-    split: Split, checkpoint: Checkpoint, temperature: float, compute: ComputeConfig
+    split: Split, checkpoint: Checkpoint, temperature: float, plan: TrainingPlan
 ) -> Annotated[Predictions, "holdout_predictions"]:
     """Judge on the holdout, once, with calibrated probabilities."""
-    return judge_holdout(split.folder(), split, checkpoint, temperature, compute)
+    return judge_holdout(split.folder(), split, checkpoint, temperature, plan.compute)

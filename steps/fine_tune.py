@@ -16,4 +16,4 @@ def fine_tune(
     split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, plan: TrainingPlan, seed: int
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Fine-tune what warm-up made, as the plan says."""
-    return fine_tune_recipe(split.folder(), split, warm, (loop, config, plan), seed, log_epoch)
+    return fine_tune_recipe(split.folder(), split, warm, (plan.settled(loop), config, plan), seed, log_epoch)

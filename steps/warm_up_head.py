@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from graft.checkpoint import Checkpoint
+from graft.plan import TrainingPlan
 from graft.recipe import warm_up as warm_up_recipe
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_epoch
@@ -13,7 +14,7 @@ from graft.weights import PinnedModel
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
 def warm_up_head(
-    split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, seed: int
+    split: Split, model: PinnedModel, loop: LoopConfig, warm_up: WarmUpConfig, plan: TrainingPlan, seed: int
 ) -> Annotated[Checkpoint, "warm_checkpoint"]:
     """Warm the head up."""
-    return warm_up_recipe(split.folder(), split, model, (loop, warm_up), seed, log_epoch)
+    return warm_up_recipe(split.folder(), split, model, (plan.settled(loop), warm_up), seed, log_epoch)

@@ -33,6 +33,7 @@ from graft.frozen_views import (
     FrozenViews,
     StoredViews,
     compute_ahead,
+    count_views,
     evaluation_views,
     training_views,
 )
@@ -153,6 +154,15 @@ def test_views_are_augmented_each_in_its_way_and_shared_by_epochs(images: Images
     fewer = training_views(light, images.train, epochs=2)
     assert fewer
     assert fewer.count == 2
+
+
+@pytest.mark.parametrize(
+    ("strength", "asked", "count"), [("light", "auto", 1), ("strong", "auto", 3), ("light", 2, 2), ("none", 2, 1)]
+)
+def test_a_head_alone_needs_fewer_views(strength: str, asked: int | str, count: int) -> None:
+    how = loop(augmentation={"strength": strength}, cache={"views": 3, "head_views": asked})
+    assert count_views(how, "head", epochs=9) == count
+    assert count_views(how, "features.12", epochs=9) == (1 if strength == "none" else 3)
 
 
 def test_one_pass_computes_what_all_phases_and_folds_will_need(

@@ -9,6 +9,7 @@ import mlflow
 from matplotlib.figure import Figure
 from zenml.config.base_settings import SettingsOrDict
 
+from graft.compute_trial import in_words
 from graft.history import EpochMetrics, Phase
 from graft.plan import TrainingPlan
 
@@ -37,6 +38,7 @@ def log_plan(plan: TrainingPlan) -> None:
     """Log the table of stages, and the strategy as a tag to filter by."""
     mlflow.log_text(plan.in_words(), "stages.txt")
     mlflow.set_tag("graft.strategy", plan.decision.strategy)
+    mlflow.set_tag("graft.compute", in_words(plan.compute))
     if plan.similarity is not None:
         mlflow.log_metric("data/similarity", plan.similarity)
 
