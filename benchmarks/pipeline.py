@@ -27,6 +27,13 @@ from torchvision.io import ImageReadMode, read_image, write_jpeg
 from torchvision.transforms import v2
 
 REPOSITORY = Path(__file__).parents[1]
+STEPS = """
+import json
+import graft.runtime.quiet
+from zenml.client import Client
+(run,) = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items
+print(json.dumps({name: (step.end_time - step.start_time).total_seconds() for name, step in run.steps.items()}))
+"""
 
 
 def main() -> None:
@@ -44,27 +51,31 @@ def main() -> None:
         if options.images:
             photos = multiplied(photos, Path(folder) / "photos", options.images)
         for seed in range(options.seeds):
-            ours = by_graft(photos, weights, seed, Path(folder) / f"seed{seed}")
+            *ours, steps = by_graft(photos, weights, seed, Path(folder) / f"seed{seed}")
             plain = by_plain_loop(photos, weights, seed)
-            found.append({"seed": seed, "graft": ours, "plain loop": plain})
-            print(f"seed {seed}: pipeline {in_words(ours)}; plain loop {in_words(plain)}", flush=True)
+            found.append({"seed": seed, "graft": ours, "plain loop": plain, "steps": steps})
+            print(f"seed {seed}: pipeline {in_words(*ours)}; plain loop {in_words(*plain)}", flush=True)
     count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
     print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
     for name in ("graft", "plain loop"):
         seconds, accuracies = zip(*(each[name] for each in found), strict=True)
         print(f"{name:10} {statistics.median(seconds):6.0f} s   mean accuracy {statistics.mean(accuracies):.3f}")
     print(f"ratio      {statistics.median(each['graft'][0] / each['plain loop'][0] for each in found):6.2f}")
+    beside = [each["graft"][0] - sum(each["steps"].values()) for each in found]
+    named = {name: statistics.median(each["steps"][name] for each in found) for name in found[0]["steps"]}
+    print("\nsteps:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in named.items()))
+    print(f"before, between and after them: {statistics.median(beside):.1f} s")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
 
-def in_words(result: tuple[float, float]) -> str:
-    """Seconds and accuracy."""
-    return f"{result[0]:.0f} s, accuracy {result[1]:.3f}"
+def in_words(seconds: float, accuracy: float) -> str:
+    """Both."""
+    return f"{seconds:.0f} s, accuracy {accuracy:.3f}"
 
 
-def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float, float]:
-    """Seconds and holdout accuracy of a pipeline that knows nothing yet."""
+def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float, float, dict[str, float]]:
+    """Seconds and holdout accuracy of a pipeline that knows nothing yet, and seconds by step."""
     environment = os.environ | {
         "ZENML_CONFIG_PATH": str(home / "zenml"), "GRAFT_CACHE": str(home / "cache"), "NO_COLOR": "1",
     }  # fmt: skip
@@ -79,7 +90,10 @@ def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float,
     said = subprocess.run(
         [graft, "summary"], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
     ).stdout
-    return seconds, float(said.split("Holdout")[1].split()[0])
+    steps = subprocess.run(
+        [sys.executable, "-c", STEPS], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
+    ).stdout
+    return seconds, float(said.split("Holdout")[1].split()[0]), json.loads(steps.splitlines()[-1])
 
 
 def by_plain_loop(photos: Path, weights: Path, seed: int) -> tuple[float, float]:

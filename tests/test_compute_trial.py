@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from graft.backbones import build
 from graft.compute_trial import fastest
 from graft.config import ModelConfig
 from graft.devices import Compute
-from graft.training_config import ComputeConfig
+from graft.plan import TrainingPlan
+from graft.strategy import Decision
+from graft.training_config import ComputeConfig, LoopConfig
 
 NETWORK = build(ModelConfig(architecture="mobilenet_v3_small", weights="letters"), 10, seed=0)
 OPEN = ComputeConfig(device="cpu")
@@ -98,6 +101,12 @@ def test_where_nothing_can_be_kept_the_choice_holds_for_this_run(
     ratios(monkeypatch, 0.5, 0.5)
     assert fastest(OPEN, NETWORK).precision == "bfloat16"
     assert "the next run tries again" in caplog.text
+
+
+def test_a_plan_holds_how_to_compute_through_json() -> None:
+    plan = TrainingPlan(Decision("head_only", (), "it is asked for"), 12, None, [], USUAL)
+    assert TrainingPlan.from_record(json.loads(json.dumps(plan.record()))) == plan
+    assert plan.settled(LoopConfig(compute=OPEN, batch_size=7)) == LoopConfig(compute=USUAL, batch_size=7)
 
 
 def test_threads_are_set_while_computing_and_put_back() -> None:
