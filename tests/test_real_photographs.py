@@ -93,7 +93,7 @@ latest = Client().list_pipeline_runs(sort_by="desc:created", size=1).items[0]
 print(json.dumps(run.data.metrics | {"uri": latest.steps["export_onnx"].outputs["onnx_model"][0].uri}))
 """)
     found = json.loads(output.splitlines()[-1])
-    assert found["holdout/accuracy"] >= 0.9  # 153 images: a standard error is 0.02
+    assert found["holdout/accuracy"] >= 0.92
     assert found["cv/accuracy_mean"] >= 0.93
     assert found["data/images"] == 397 + 14
     assert found["data/quarantined"] == 9
