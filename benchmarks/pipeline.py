@@ -65,6 +65,7 @@ def main() -> None:
     named = {name: statistics.median(each["steps"][name] for each in found) for name in found[0]["steps"]}
     print("\nsteps:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in named.items()))
     print(f"before, between and after them: {statistics.median(beside):.1f} s")
+    print(f"of which to import torch and torchvision, as the plain loop does: {seconds_to_import():.1f} s")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
@@ -105,6 +106,16 @@ def by_plain_loop(photos: Path, weights: Path, seed: int) -> tuple[float, float]
         capture_output=True, check=True, text=True,
     )  # fmt: skip
     return time.perf_counter() - start, float(json.loads(done.stdout)["accuracy"])
+
+
+def seconds_to_import() -> float:
+    """Of the fastest of three processes that import torch and torchvision and end."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch, torchvision"], check=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def multiplied(photos: Path, target: Path, count: int) -> Path:

@@ -148,8 +148,9 @@ def _check(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
     from graft.judge import write_data_docs
     from graft.manifest import scan
-    from graft.validation import require_fit, validate
+    from graft.validation import validate
     from graft.validation_page import validation_page
+    from graft.validation_report import require_fit
 
     parameters = _parameters(options)
     data = parameters.data

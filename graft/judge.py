@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from great_expectations.render.view import DefaultJinjaPageView
 
 from graft.errors import DataError, shown
 from graft.expectations import Check
+from graft.validation_report import Outcome
 
 # This one sets its own level when it is imported, and tells of a folder that nobody asked for.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
@@ -24,36 +24,6 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 EXAMPLES = 3
 # What fails is named in the outcomes; the library would list it several times over.
 LISTS = ("unexpected_list", "unexpected_index_list", "unexpected_index_query", "partial_unexpected_index_list")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one check; ``failing`` names the images or classes, where it is about single ones."""
-
-    name: str
-    asks: str
-    severity: str
-    key: str
-    advice: str
-    passed: bool
-    found: str
-    failing: list[str]
-
-    @property
-    def full_key(self) -> str:
-        """The key as it stands below ``parameters``."""
-        return self.key if "." in self.key else f"data.validation.{self.key}"
-
-    @property
-    def demand(self) -> str:
-        """What is asked, as a sentence begins."""
-        return f"{self.asks[0].upper()}{self.asks[1:]}"
-
-    @property
-    def sentence(self) -> str:
-        """What is asked, what was found, what to do, which key relaxes it."""
-        relax = f", or relax {self.full_key}" if self.key else ""
-        return f"{self.demand}, but {self.found}: {self.advice}{relax}."
 
 
 class Judge:

@@ -14,7 +14,7 @@ from graft.manifest import Manifest
 from graft.plan import COLUMNS, TrainingPlan
 from graft.promotion import Verdict
 from graft.splits import PARTS, Folds, Split
-from graft.validation import Quarantine
+from graft.validation_report import Quarantine
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "assets"),

@@ -30,7 +30,7 @@ from graft.splits import Split, split_images
 from graft.training import Trained, train
 from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig, WarmUpConfig
 from graft.transforms import Preprocessing
-from graft.validation import require_fit, validate
+from graft.validation_report import require_fit
 from graft.weights import PinnedModel, licence, pin
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ def check(model: ModelConfig, training: TrainingConfig) -> None:
 
 def prepare(parameters: TrainingParameters) -> tuple[Split, PinnedModel]:
     """The split and the model of a config without a pipeline; raises what the pipeline's first steps would."""
+    from graft.validation import validate  # Great Expectations takes seconds to import: not for a pipeline
+
     data = parameters.data
     check_model(parameters.model)
     check(parameters.model, parameters.training)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +12,7 @@ import pandas as pd
 
 from graft.config import BadImagesConfig, ValidationConfig
 from graft.duplicates import clusters
-from graft.errors import DataError, shown
+from graft.errors import shown
 from graft.expectations import (
     Check,
     class_checks,
@@ -23,14 +22,12 @@ from graft.expectations import (
     picture_checks,
 )
 from graft.images import EXTENSIONS
-from graft.judge import Judge, Outcome
+from graft.judge import Judge
 from graft.manifest import Manifest
 from graft.thumbnails import thumbnail
+from graft.validation_report import Outcome, ValidationReport
 
 EXAMPLES = 3
-SHEET_IMAGES = 18
-SHEET_CLUSTERS = 12
-CLUSTER_IMAGES = 4
 DETAILS = {
     "short_side_px": "{} px",
     "size_bytes": "{} bytes",
@@ -38,71 +35,6 @@ DETAILS = {
     "contrast": "contrast {:.3g}",
 }
 GREY_CHROMA = 2.0  # a grey picture saved in colour has less, the dullest of colour photographs more
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """The images that are left out: ``path, reason, detail``."""
-
-    table: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class ValidationReport:
-    """All outcomes, the sentences for which the images are not fit to train on, and one row an image.
-
-    Its columns are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail, cluster``.
-
-    ``reason`` says why an image is left out, and is empty where it is not; ``cluster`` numbers near duplicates,
-    and is -1 where an image is left out. ``ignored`` is the manifest's; ``thumbnails`` holds a JPEG by path of
-    the images that a report shows, where it can be made; ``raw`` is what the library said of each suite.
-    """
-
-    outcomes: list[Outcome]
-    refusals: list[str]
-    table: pd.DataFrame
-    images_per_class: dict[str, int]
-    ignored: pd.DataFrame
-    thumbnails: dict[str, bytes]
-    raw: list[dict[str, Any]]
-
-    @property
-    def quarantine(self) -> pd.DataFrame:
-        """The images that are left out: ``path, reason, detail``."""
-        left_out = self.table["reason"] != ""
-        return self.table.loc[left_out, ["path", "reason", "detail"]].reset_index(drop=True)
-
-    @property
-    def clusters(self) -> dict[str, int]:
-        """The cluster of near duplicates of each image that is not left out, by path."""
-        fit = self.table[self.table["reason"] == ""]
-        return dict(zip(fit["path"], fit["cluster"], strict=True))
-
-    def duplicates(self) -> pd.DataFrame:
-        """The rows of clusters of more than one image; those of several labels or given splits first."""
-        fit = self.table[self.table["reason"] == ""]
-        cluster = fit.groupby("cluster")
-        split = fit["given_split"].replace("", "train").groupby(fit["cluster"])
-        mixed = np.maximum(cluster["label"].transform("nunique"), split.transform("nunique"))
-        fit = fit.assign(size=cluster["path"].transform("size"), mixed=mixed)
-        order = fit.sort_values(["mixed", "size", "cluster", "path"], ascending=[False, False, True, True])
-        return order[order["size"] > 1].drop(columns=["size", "mixed"])
-
-    def shown_paths(self) -> list[str]:
-        """The images of which a report shows a picture: the first that fail each check, the first duplicates.
-
-        None that did not decode: whatever opens it again may hang.
-        """
-        failing = [path for outcome in self.outcomes for path in outcome.failing[:SHEET_IMAGES]]
-        left_out = self.quarantine.groupby("reason").head(SHEET_IMAGES)["path"]
-        several = self.duplicates().groupby("cluster", sort=False).head(CLUSTER_IMAGES)["path"]
-        images = set(self.table.loc[self.table["phash"] != "", "path"])
-        wanted = dict.fromkeys([*failing, *left_out, *several[: SHEET_CLUSTERS * CLUSTER_IMAGES]])
-        return [path for path in wanted if path in images]
-
-    def failed(self, severity: str) -> list[Outcome]:
-        """The checks of a severity that did not pass."""
-        return [outcome for outcome in self.outcomes if outcome.severity == severity and not outcome.passed]
 
 
 def validate(
@@ -131,12 +63,6 @@ def validate(
     pictures = {path: thumbnail(folder / path) for path in report.shown_paths()}
     report.thumbnails.update({path: picture for path, picture in pictures.items() if picture})
     return report
-
-
-def require_fit(report: ValidationReport) -> None:
-    """Raise ``DataError`` with one sentence for each reason not to train on these images."""
-    if report.refusals:
-        raise DataError(" ".join(report.refusals))
 
 
 def _refusals(outcomes: list[Outcome], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:

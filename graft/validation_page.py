@@ -10,9 +10,8 @@ import pandas as pd
 
 from graft.duplicates import distance
 from graft.figures import as_png, class_histogram, image_sizes
-from graft.judge import Outcome
 from graft.pages import LISTED, embedded, render
-from graft.validation import CLUSTER_IMAGES, SHEET_CLUSTERS, SHEET_IMAGES, ValidationReport
+from graft.validation_report import CLUSTER_IMAGES, SHEET_CLUSTERS, SHEET_IMAGES, Outcome, ValidationReport
 
 CLUSTERED = frozenset(
     {"exact duplicates", "near duplicates", "near duplicates with another label", "in two given splits"}

@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 from zenml.enums import VisualizationType
 
-from graft.judge import Outcome
 from graft.manifest import Manifest
 from graft.pages import folds_page, manifest_page, quarantine_page, split_page
 from graft.splits import Folds, Split
-from graft.validation import Quarantine, ValidationReport
 from graft.validation_page import validation_page
+from graft.validation_report import Outcome, Quarantine, ValidationReport
 from materializers.base import FolderMaterializer, canonical, digest
 
 

@@ -9,7 +9,7 @@ from graft.manifest import Manifest
 from graft.promotion import Comparison
 from graft.runtime.contest import hold_contest
 from graft.splits import split_images
-from graft.validation import ValidationReport
+from graft.validation_report import ValidationReport
 
 
 @step(enable_cache=False)  # aliases move behind their names

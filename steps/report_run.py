@@ -11,7 +11,7 @@ from graft.plan import TrainingPlan
 from graft.registration import Registration
 from graft.runtime.headline import Evidence, log_headline
 from graft.runtime.tracking import TRACKED
-from graft.validation import ValidationReport
+from graft.validation_report import ValidationReport
 
 
 @step(enable_cache=False, experiment_tracker=True, settings=TRACKED)

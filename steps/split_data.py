@@ -9,7 +9,7 @@ from graft.errors import shown
 from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
 from graft.splits import Folds, Split, cut_folds, split_images
-from graft.validation import ValidationReport
+from graft.validation_report import ValidationReport
 
 logger = get_logger(__name__)
 

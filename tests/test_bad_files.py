@@ -10,8 +10,9 @@ from bad_files import FILES, Kind, picture
 from graft.config import ValidationConfig
 from graft.images import read_rgb
 from graft.manifest import Manifest, scan
-from graft.validation import ValidationReport, validate
+from graft.validation import validate
 from graft.validation_page import validation_page
+from graft.validation_report import ValidationReport
 
 Judged = tuple[Manifest, ValidationReport]
 

@@ -14,8 +14,9 @@ from graft.config import ValidationConfig
 from graft.errors import StorageError
 from graft.manifest import Manifest, scan
 from graft.pages import manifest_page
-from graft.validation import Quarantine, ValidationReport, validate
+from graft.validation import validate
 from graft.validation_page import validation_page
+from graft.validation_report import Quarantine, ValidationReport
 
 T = TypeVar("T")
 

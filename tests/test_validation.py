@@ -15,8 +15,9 @@ from graft.errors import DataError
 from graft.expectations import Check
 from graft.judge import Judge, write_data_docs
 from graft.manifest import scan
-from graft.validation import ValidationReport, require_fit, validate
+from graft.validation import validate
 from graft.validation_page import validation_page
+from graft.validation_report import ValidationReport, require_fit
 
 CONFIG = ValidationConfig()
 PATIENT = BadImagesConfig(max_quarantined_fraction=0.5)

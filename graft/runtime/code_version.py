@@ -87,23 +87,30 @@ def _code(statement: ast.stmt) -> str:
     return ast.dump(copy)
 
 
-def _used(module: str, name: str) -> Iterator[Definition]:
-    imported = _imports(_tree(module))
+@cache
+def _used(module: str, name: str) -> frozenset[Definition]:
+    used: set[Definition] = set()
     for statement in _statements(module)[name]:
-        local = imported | _imports(statement)
+        local = _imported(module) | _imports(statement)
         for node in _walk_undecorated(statement):
             if isinstance(node, ast.Name):
-                yield local.get(node.id, (module, node.id))
+                used.add(local.get(node.id, (module, node.id)))
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 target = local.get(node.value.id)
                 if target is not None:  # `from graft import figures` … `figures.folds`
-                    yield f"{target[0]}.{target[1]}".strip("."), node.attr
+                    used.add((f"{target[0]}.{target[1]}".strip("."), node.attr))
+    return frozenset(used)
 
 
 def _walk_undecorated(statement: ast.stmt) -> Iterator[ast.AST]:
     """The nodes of a definition but for its decorators: how a step is registered is not what it computes."""
     skipped = {id(node) for one in getattr(statement, "decorator_list", []) for node in ast.walk(one)}
     return (node for node in ast.walk(statement) if id(node) not in skipped)
+
+
+@cache
+def _imported(module: str) -> dict[str, Definition]:
+    return _imports(_tree(module))
 
 
 def _imports(tree: ast.AST) -> dict[str, Definition]:

@@ -26,8 +26,8 @@ from graft.runtime.tracking import (
     log_missing_history,
     log_plan,
 )
-from graft.validation import ValidationReport
 from graft.validation_page import validation_page
+from graft.validation_report import ValidationReport
 
 
 @dataclass(frozen=True)
