@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +15,9 @@ from graft.features import stage_inputs, stage_module
 from graft.freezing import fingerprint
 from graft.guards import require_normalised
 from graft.training_config import LoopConfig
-from graft.transforms import for_evaluation, for_training
+from graft.transforms import ImageTransform, evaluation_transform, training_transform
 
 AT_ONCE = 32  # always, smaller batches padded: how a value is rounded depends on the size of the batch
-EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -55,28 +52,25 @@ class Cut:
 class Kind:
     """How views are made of an image, and where what follows is computed."""
 
-    name: str
-    transform: Callable[[Tensor], Tensor]
+    transform: ImageTransform
     compute: Compute
 
     @classmethod
     def augmented(cls, cut: Cut) -> Kind:
         """As images are trained on."""
-        how = cut.loop.augmentation
-        transform = for_training(how.strength, how.horizontal_flip, cut.source.preprocessing)
-        name = EVALUATION if how.strength == "none" else f"{how.strength} flip={how.horizontal_flip}"
-        return cls(name, transform, Compute.of(cut.loop.compute))
+        transform = training_transform(cut.loop.augmentation, cut.source.preprocessing)
+        return cls(transform, Compute.of(cut.loop.compute))
 
     @classmethod
     def exact(cls, cut: Cut) -> Kind:
         """As the exported model sees images, in float32."""
         compute = replace(Compute.of(cut.loop.compute), dtype=torch.float32)
-        return cls(EVALUATION, partial(for_evaluation, preprocessing=cut.source.preprocessing), compute)
+        return cls(evaluation_transform(cut.source.preprocessing), compute)
 
     def store(self, cut: Cut) -> ActivationStore:
         """Where what reaches a stage of such views is kept."""
         config = cut.loop.cache
-        key = [*cut.key_parts(), self.name, repr(self.compute)]
+        key = [*cut.key_parts(), self.transform.name, repr(self.compute)]
         return ActivationStore(*key, precision=config.precision, max_bytes=int(config.max_gb * 1e9))
 
 

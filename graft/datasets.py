@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
-from graft.images import read_rgb
+from graft.pixels import Reader
 from graft.seeds import derive_seed, seeded
 from graft.training_config import LoopConfig
-from graft.transforms import Preprocessing, for_evaluation, for_training
+from graft.transforms import Preprocessing, evaluation_transform, training_transform
 
 Sampling = Literal["shuffled", "balanced"]
 Batch = tuple[Tensor, Tensor, Tensor]  # uint8 [batch, 3, crop, crop], labels and row numbers int64 [batch]
@@ -68,24 +67,18 @@ class Variety:
 class _Images(Dataset[Batch]):
     """Items whose random transform depends on their key and the image's content alone."""
 
-    def __init__(
-        self, source: ImageSource, rows: pd.DataFrame, transform: Callable[[Tensor], Tensor], variety: Variety
-    ) -> None:
-        self.paths = [source.root / path for path in rows["path"]]
-        self.hashes = list(rows["sha256"])
-        self.labels = [source.classes.index(label) for label in rows["label"]]
-        self.transform = transform
+    def __init__(self, reader: Reader, rows: pd.DataFrame, classes: list[str], variety: Variety) -> None:
+        self.reader = reader
+        self.paths, self.hashes = list(rows["path"]), list(rows["sha256"])
+        self.labels = [classes.index(label) for label in rows["label"]]
         self.variety = variety
 
     def __getitem__(self, key: Key) -> Batch:
         epoch, index, again = key
-        image = _decoded(self.paths[index], self.hashes[index])
+        image = self.reader(self.paths[index], self.hashes[index])
         with seeded(self.variety.seed_of(self.hashes[index], epoch, again)):
-            return self.transform(image), torch.tensor(self.labels[index]), torch.tensor(index)
-
-
-def _decoded(path: Path, sha256: str) -> Tensor:
-    return torch.from_numpy(np.array(read_rgb(path, sha256))).permute(2, 0, 1)
+            crop = self.reader.transform.random(image)
+        return crop, torch.tensor(self.labels[index]), torch.tensor(index)
 
 
 class _InOrder(Sampler[Key]):
@@ -133,22 +126,34 @@ class Views(Dataset[tuple[Tensor, list[str]]]):
     for each, and depends on the image's content and the transform alone.
     """
 
-    def __init__(
-        self, root: Path, wanted: list[tuple[str, str, list[int]]], transform: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.root, self.wanted, self.transform = root, wanted, transform
+    def __init__(self, reader: Reader, wanted: list[tuple[str, str, list[int]]]) -> None:
+        self.reader, self.wanted = reader, wanted
 
     def __len__(self) -> int:
         return len(self.wanted)
 
     def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
         path, sha256, numbers = self.wanted[index]
-        image = _decoded(self.root / path, sha256)
+        image = self.reader(path, sha256)
         views = []
         for number in numbers:
             with seeded(view_seed(sha256, number)):
-                views.append(self.transform(image))
+                views.append(self.reader.transform.random(image))
         return torch.stack(views), [view_key(sha256, number) for number in numbers]
+
+
+class _Read(Dataset[tuple[str, Tensor]]):
+    """Images as a reader gives them, each with its SHA-256."""
+
+    def __init__(self, reader: Reader, wanted: list[tuple[str, str]]) -> None:
+        self.reader, self.wanted = reader, wanted
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        path, sha256 = self.wanted[index]
+        return sha256, self.reader(path, sha256)
 
 
 def view_key(sha256: str, number: int) -> str:
@@ -167,11 +172,12 @@ class TrainingBatches:
     A last batch of a single image is left out: a batch norm cannot learn from it.
     """
 
-    def __init__(self, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig, variety: Variety) -> None:
-        transform = for_training(
-            loop.augmentation.strength, loop.augmentation.horizontal_flip, source.preprocessing
-        )
-        images = _Images(source, rows, transform, variety)
+    def __init__(
+        self, source: ImageSource, rows: pd.DataFrame, loop: LoopConfig, variety: Variety,
+        reader: Reader | None = None,
+    ) -> None:  # fmt: skip
+        reader = reader or Reader(source.root, training_transform(loop.augmentation, source.preprocessing))
+        images = _Images(reader, rows, source.classes, variety)
         self.variety = variety
         self.labels = torch.tensor(images.labels)
         self.order = Shuffled(images.labels, variety.seed, loop.sampling)
@@ -193,17 +199,28 @@ class TrainingBatches:
         yield from self.keys
 
 
-def evaluation_batches(source: ImageSource, rows: pd.DataFrame, batch_size: int = 16) -> DataLoader[Batch]:
+def evaluation_batches(
+    source: ImageSource, rows: pd.DataFrame, reader: Reader | None = None, batch_size: int = 16
+) -> DataLoader[Batch]:
     """Batches in the order of the rows, as the exported model sees the images."""
-    prepare = partial(for_evaluation, preprocessing=source.preprocessing)
+    reader = reader or Reader(source.root, evaluation_transform(source.preprocessing))
     order = _batched(_InOrder(len(rows)), batch_size)
-    return _loader(_Images(source, rows, prepare, Variety(0)), order, len(rows) > 4 * batch_size)
+    many = len(rows) > 4 * batch_size and not reader.store  # else there is nothing to do for workers
+    return _loader(_Images(reader, rows, source.classes, Variety(0)), order, many)
 
 
 def view_batches(views: Views, batch_size: int = 8) -> Iterator[tuple[Tensor, list[str]]]:
     """All views in order, those of so many images at a time."""
     order = _batched(SequentialSampler(views), batch_size)
     yield from _loader(views, order, len(views) > 4 * batch_size, collate_fn=_joined)
+
+
+def read_batches(
+    reader: Reader, wanted: list[tuple[str, str]], batch_size: int = 8
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """Images of these paths and SHA-256 in order, before anything random becomes of them."""
+    order = _batched(SequentialSampler(wanted), batch_size)
+    yield from _loader(_Read(reader, wanted), order, len(wanted) > 4 * batch_size, collate_fn=list)
 
 
 def _batched(order: Sampler[Any], size: int, drop_last: bool = False) -> Sampler[list[Any]]:

@@ -14,8 +14,10 @@ from graft.cut import Cut
 from graft.datasets import ImageSource, evaluation_batches
 from graft.devices import Compute
 from graft.features import Rest, averaged, head_inputs
+from graft.filling import kept_crops
 from graft.frozen_views import FrozenViews, evaluation_views
 from graft.metrics import Predictions
+from graft.pixels import Reader
 from graft.training_config import ComputeConfig
 
 ANYWHERE = ComputeConfig()
@@ -23,21 +25,24 @@ JUDGED_AT_ONCE = 64
 
 
 def evaluate(
-    model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE
-) -> Predictions:
+    model: nn.Module, source: ImageSource, rows: pd.DataFrame, compute: ComputeConfig = ANYWHERE,
+    reader: Reader | None = None,
+) -> Predictions:  # fmt: skip
     """What a model says of these images, in float32."""
     here, shape = Compute.of(compute), source.preprocessing
     model = here.place_model(model).eval()
-    batches = tqdm(evaluation_batches(source, rows), desc="Evaluating", unit="batch", disable=None, leave=False)
-    with torch.inference_mode():
-        return _joined((model(here.place_images(pixels, shape)) for pixels, *_ in batches), source, rows)
+    batches = evaluation_batches(source, rows, reader)
+    with torch.inference_mode(), tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False) as bar:
+        return _joined((model(here.place_images(pixels, shape)) for pixels, *_ in bar), source, rows)
 
 
 def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
     """The same, from what the frozen layers before the cut give; from pixels where nothing is frozen."""
     views = evaluation_views(cut, rows)
     if views is None:
-        return evaluate(cut.model, cut.source, rows, cut.loop.compute)
+        return evaluate(
+            cut.model, cut.source, rows, cut.loop.compute, kept_crops(cut.source, rows, cut.loop.cache)
+        )
     here = Compute.of(cut.loop.compute)
     rest = Rest(here.place_model(cut.model).eval(), cut.stage)
     return judge(rest, views, cut.source, rows, here)

@@ -1,122 +1,94 @@
-"""Fills stores of activations: computes what is missing in one pass, as long as keeping it is worth while."""
+"""Fills stores: computes in one pass what is missing of activations, or of pixels."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from graft.activations import ActivationStore, Rows
+from graft.activations import ActivationStore
 from graft.cut import AT_ONCE, Cut, FrozenLayers, Kind
-from graft.datasets import Views, view_batches, view_key
+from graft.datasets import ImageSource, Views, read_batches, view_batches, view_key
+from graft.lack import Lack, make_good
+from graft.pixels import PixelStore, Reader
+from graft.training_config import CacheConfig
+from graft.transforms import ImageTransform, evaluation_transform
 
 logger = logging.getLogger(__name__)
-SEGMENT_BYTES = 32 * 2**20
-LOST_AT_MOST_S = 60  # of computing, by a kill
-TRIED: int | None = 2  # batches, after which keeping has to be worth while
 
 
-class Lack:
-    """What is missing of a store, and what has been computed of it but not yet written."""
+class StageLack(Lack):
+    """What is missing of what reaches a stage, in so many views of each image."""
+
+    store: ActivationStore
 
     def __init__(self, cut: Cut, store: ActivationStore, rows: pd.DataFrame, count: int) -> None:
-        self.cut, self.store, self.count = cut, store, count
-        self.keys = [view_key(sha256, number) for sha256 in rows["sha256"] for number in range(count)]
-        self.missing: set[str] = set()
-        self.given_up = False
-        self._names: list[str] = []
-        self._rows: list[Rows] = []
-        self._batches, self._written = 0, time.monotonic()
+        keys = [view_key(sha256, number) for sha256 in rows["sha256"] for number in range(count)]
+        super().__init__(f"What reaches {cut.stage} is", store, keys)
+        self.cut, self.count = cut, count
 
-    def look(self) -> bool:
-        """Whether anything is missing."""
-        self.missing = set(self.store.missing(self.keys))
-        return bool(self.missing)
-
-    def take(self, names: list[str], given: Tensor, seconds: float) -> None:
+    def take_views(self, names: list[str], given: Tensor, seconds: float) -> None:
         """Keep what is missing of a batch, which took so many seconds an image to compute."""
-        wanted = [row for row, name in enumerate(names) if name in self.missing]
-        if self.given_up or not wanted:
-            return
-        if not given.isfinite().all():
+        wanted = self.wanted(names)
+        if not given[wanted].isfinite().all():
             self.give_up("values are not finite")
-            return
-        rows = self.store.encode(given[wanted])
-        if self._batches == 0:
-            self.store.require_room(rows.values[0].nbytes * len(self.missing))
-        self._names += [names[row] for row in wanted]
-        self._rows.append(rows)
-        self._batches += 1
-        if self._batches == TRIED:
-            count, begun = len(self._names), time.perf_counter()
-            self.store.read(self.write())
-            keeping = (time.perf_counter() - begun) / count
-            if keeping > seconds:
-                self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
-        elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
-            self.write()
-
-    def write(self) -> list[str]:
-        """Write what was taken, as a segment; returns its keys."""
-        names, rows = self._names, self._rows
-        self._names, self._rows, self._written = [], [], time.monotonic()
-        if names:
-            self.store.add(names, Rows.joined(rows))
-        return names
-
-    @contextmanager
-    def or_give_up(self) -> Iterator[None]:
-        """Give up where what runs inside finds no room."""
-        try:
-            yield
-        except OSError as error:
-            self.give_up(error)
-
-    def give_up(self, reason: object) -> None:
-        """Go on without, and say so."""
-        self.given_up, self._names, self._rows = True, [], []
-        self.store.take_back()
-        logger.warning("What reaches %s is computed anew each time, not kept: %s.", self.cut.stage, reason)
-
-    def _is_long_ago(self) -> bool:
-        return time.monotonic() - self._written > LOST_AT_MOST_S
+        elif wanted:
+            self.take([names[number] for number in wanted], self.store.encode(given[wanted]), seconds)
 
 
-def fill(lacks: list[Lack], rows: pd.DataFrame, kind: Kind) -> None:
+def fill(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> None:
     """Compute and keep what is missing anywhere; a store that cannot be written is given up."""
-    try:
-        _fill([lack for lack in lacks if lack.look()], rows, kind)
-    except OSError as error:
-        for lack in lacks:
-            lack.give_up(error)
+    make_good(lacks, lambda lacking: _compute(lacking, rows, kind))
 
 
-def _fill(lacks: list[Lack], rows: pd.DataFrame, kind: Kind) -> None:
-    with ExitStack() as locks:
-        # In one order, or two processes could wait for each other.
-        for lack in sorted(lacks, key=lambda lack: lack.store.folder):
-            locks.enter_context(lack.store.filling())
-        lacks = [lack for lack in lacks if lack.look()]  # another process may have been at it
-        if not lacks:
+def kept_pixels(source: ImageSource, rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> Reader:
+    """A reader of these images, which are decoded once and kept; where that is not to be, from their files."""
+    from_files = Reader(source.root, transform)
+    if cache.max_gb == 0:
+        return from_files
+    store = PixelStore(transform, source.preprocessing, cache)
+    lack = Lack("Pixels are", store, list(rows["sha256"]))
+    make_good([lack], lambda _: _decode(lack, store, rows, from_files))
+    return from_files if lack.given_up else replace(from_files, store=store)
+
+
+def missing_pixels(source: ImageSource, rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> int:
+    """How many images the same would decode; none is."""
+    store = PixelStore(transform, source.preprocessing, cache)
+    return len(store.missing(list(rows["sha256"]))) if cache.max_gb else 0
+
+
+def kept_crops(source: ImageSource, rows: pd.DataFrame, cache: CacheConfig) -> Reader:
+    """The same of what the exported model sees."""
+    return kept_pixels(source, rows, evaluation_transform(source.preprocessing), cache)
+
+
+def _decode(lack: Lack, store: PixelStore, rows: pd.DataFrame, reader: Reader) -> None:
+    paths = dict(zip(rows["sha256"], rows["path"], strict=True))
+    wanted = [(path, sha256) for sha256, path in paths.items() if sha256 in lack.missing]
+    begun = started = time.perf_counter()
+    for batch in tqdm(read_batches(reader, wanted), desc="Decoding", unit="batch", disable=None, leave=False):
+        seconds = (time.perf_counter() - begun) / len(batch)
+        with lack.or_give_up():
+            lack.take([sha256 for sha256, _ in batch], store.encode([image for _, image in batch]), seconds)
+        if lack.given_up:
             return
-        missing = set[str]().union(*(lack.missing for lack in lacks))
-        most = max(lack.count for lack in lacks)
-        wanted: dict[str, tuple[str, str, list[int]]] = {}
-        for path, sha256 in zip(rows["path"], rows["sha256"], strict=True):
-            numbers = [number for number in range(most) if view_key(sha256, number) in missing]
-            wanted[sha256] = (path, sha256, numbers)
-        views = Views(lacks[0].cut.source.root, [each for each in wanted.values() if each[2]], kind.transform)
-        _compute(lacks, views, kind, len(missing))
+        begun = time.perf_counter()
+    logger.info(
+        "The pixels of %d images are kept (decoded in %.1f s).", len(wanted), time.perf_counter() - started
+    )
 
 
-def _compute(lacks: list[Lack], views: Views, kind: Kind, count: int) -> None:
+def _compute(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> None:
+    views = _views(lacks, rows, kind)
     stages, started = [lack.cut.stage for lack in lacks], time.perf_counter()
+    count = sum(len(numbers) for _, _, numbers in views.wanted)
     frozen_layers = FrozenLayers(lacks[0].cut, kind.compute, stages)
     bar = tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False)
     with bar, kind.compute.running():
@@ -126,18 +98,27 @@ def _compute(lacks: list[Lack], views: Views, kind: Kind, count: int) -> None:
             seconds = (time.perf_counter() - begun) / len(names)
             for lack in lacks:
                 with lack.or_give_up():
-                    lack.take(names, given[lack.cut.stage], seconds)
+                    lack.take_views(names, given[lack.cut.stage], seconds)
             bar.update(len(names))
             begun = time.perf_counter()
             if all(lack.given_up for lack in lacks):
                 return
-    for lack in lacks:
-        with lack.or_give_up():
-            lack.write()
     logger.info(
         "What reaches %s of %d images is kept (%d views, computed in %.1f s).",
         " and ".join(stages), len(views), count, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _views(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> Views:
+    """The views that any of them lacks."""
+    missing = set[str]().union(*(lack.missing for lack in lacks))
+    most = max(lack.count for lack in lacks)
+    wanted: dict[str, tuple[str, str, list[int]]] = {}
+    for path, sha256 in zip(rows["path"], rows["sha256"], strict=True):
+        numbers = [number for number in range(most) if view_key(sha256, number) in missing]
+        if numbers:
+            wanted[sha256] = (path, sha256, numbers)
+    return Views(Reader(lacks[0].cut.source.root, kind.transform), list(wanted.values()))
 
 
 def _of_size(batches: Iterator[tuple[Tensor, list[str]]]) -> Iterator[tuple[Tensor, list[str]]]:

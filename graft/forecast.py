@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +19,16 @@ from graft.cut import Cut
 from graft.datasets import Images, TrainingBatches, Variety
 from graft.devices import Compute, enough_memory
 from graft.features import Rest, stage_inputs
+from graft.filling import missing_pixels
 from graft.frozen_views import missing_ahead
 from graft.history import Phase
 from graft.learner import Learner
+from graft.pixels import Reader
 from graft.plan import TrainingPlan, make_plan
 from graft.recipe import boundaries, images_of, phases, prepare
 from graft.training import Task
 from graft.training_config import LoopConfig
+from graft.transforms import evaluation_transform, training_transform
 
 TRIALS = 4  # of which the first is not counted
 START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 8.0  # beside computing; a file is exported once
@@ -36,7 +40,7 @@ SNAPSHOT_COPIES = 4  # of what moves: now, at its best, and two moments
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds by part of the run, the peak of memory, what will be on disk, and how much of it is activations."""
+    """Seconds by part of the run, the peak of memory, what will be on disk, and how much of it the cache keeps."""
 
     seconds: dict[str, float]
     memory_bytes: int
@@ -49,7 +53,7 @@ class Forecast:
         return "\n".join([
             f"Time    about {_duration(sum(self.seconds.values()))} ({parts})",
             f"Memory  about {self.memory_bytes / 1e9:.1f} GB",
-            f"Disk    about {self.disk_bytes / 1e6:,.0f} MB, {self.kept_bytes / 1e6:,.0f} MB of it activations",
+            f"Disk    about {self.disk_bytes / 1e6:,.0f} MB, {self.kept_bytes / 1e6:,.0f} MB of it in the cache",
         ])  # fmt: skip
 
 
@@ -70,6 +74,8 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     first = Cut(network, "head", training.loop, images.source)
     missing = missing_ahead(first, images, epochs, judged)
     kept = {stage: count for stage, count in missing.items() if replace(first, stage=stage).can_be_kept}
+    from_pixels = {stage for stage in epochs if not replace(first, stage=stage).can_be_kept}
+    decoded = _decoded(images, training.loop) if from_pixels else dict.fromkeys(("training", "evaluation"), 0)
     train, validation = len(images.train), len(images.validation)
     one = sum(trial.training(phase, train, validation) + phase.epochs * EPOCH_S for phase in planned)
     tested = sum(trial.judging(stage) for stage in judged) * (train + validation)
@@ -77,18 +83,31 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     whole = trial.judging(stages(network)[0])
     seconds = {
         "frozen layers": max((count * trial.front(stage) for stage, count in kept.items()), default=0.0),
+        "decoding": sum(decoded.values()) * trial.decoding,
         "training": one,
         f"{folds} folds": folds * share * one + tested + folds * STEP_S,
         "holdout": 2 * whole * len(split.rows("holdout")),
         "pipeline": START_S + STEPS_BESIDE_FOLDS * STEP_S + EXPORT_S,
     }
     activations = sum(count * trial.bytes_of(stage) for stage, count in kept.items())
+    pixels = decoded["training"] * trial.image_bytes + decoded["evaluation"] * trial.pixels[0].nbytes
     weights = sum(value.nbytes for value in network.state_dict().values())
     moving = sum(stage.trainable for stage in plan.stages) * 4
     snapshots = (1 + folds) * SNAPSHOT_COPIES * moving
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    disk = activations + COPIES * weights + snapshots
-    return plan, Forecast(seconds, peak + LIBRARIES_BYTES, disk, activations)
+    disk = activations + pixels + COPIES * weights + snapshots
+    return plan, Forecast(seconds, peak + LIBRARIES_BYTES, disk, activations + pixels)
+
+
+def _decoded(images: Images, loop: LoopConfig) -> dict[str, int]:
+    """How many images a run decodes to keep them, to train on and to judge by."""
+    source, every = images.source, pd.concat([images.train, images.validation])
+    varied = training_transform(loop.augmentation, source.preprocessing)
+    exact = evaluation_transform(source.preprocessing)
+    return {
+        "training": missing_pixels(source, images.train, varied, loop.cache) if varied.at_least else 0,
+        "evaluation": missing_pixels(source, every, exact, loop.cache),
+    }
 
 
 class _Trial:
@@ -97,10 +116,16 @@ class _Trial:
     def __init__(self, network: nn.Module, images: Images, loop: LoopConfig) -> None:
         self.images, self.loop, self.compute = images, loop, Compute.of(loop.compute)
         self.network = self.compute.place_model(network).eval()
+        reader = Reader(images.source.root, training_transform(loop.augmentation, images.source.preprocessing))
+        few = images.train.head(2 * loop.batch_size)
         begun = time.perf_counter()
-        batches = TrainingBatches(images.source, images.train.head(2 * loop.batch_size), loop, Variety(0))
-        loaded = list(batches.epoch(0))
-        self.loading = (time.perf_counter() - begun) / sum(len(labels) for _, labels, _ in loaded)
+        read = [reader(path, sha256) for path, sha256 in zip(few["path"], few["sha256"], strict=True)]
+        self.decoding = (time.perf_counter() - begun) / len(few)
+        self.image_bytes = sum(image.nbytes for image in read) // len(few)
+        begun = time.perf_counter()
+        loaded = list(TrainingBatches(images.source, few, loop, Variety(0), reader).epoch(0))
+        self.loading = (time.perf_counter() - begun) / len(few)
+        self.varying = self.loading if loop.cache.max_gb == 0 else max(0.0, self.loading - self.decoding)
         self.pixels, self.labels, _ = loaded[0]
         self.placed = self.compute.place_images(self.pixels, images.source.preprocessing)
 
@@ -120,7 +145,7 @@ class _Trial:
         """To compute from a stage on without a gradient, or from pixels where nothing before it is kept."""
         with torch.inference_mode():
             if not self._cut(stage).can_be_kept:
-                return self.loading + self._median(lambda: self.network(self.placed))
+                return self.varying + self._median(lambda: self.network(self.placed))
             rest, given = Rest(self.network, stage), self._given(stage)
             return self._median(lambda: rest(given))
 
@@ -143,7 +168,7 @@ class _Trial:
                 logits = forward(given)
             learner.learn(objective(logits, labels), next(numbers))
 
-        return self._median(step) + (0.0 if kept else self.loading)
+        return self._median(step) + (0.0 if kept else self.varying)
 
     def _median(self, work: Callable[[], object]) -> float:
         times = []

@@ -13,7 +13,8 @@ from torch import Tensor
 from graft.activations import ActivationStore
 from graft.cut import AT_ONCE, Cut, FrozenLayers, Kind
 from graft.datasets import Batch, Images, TrainingBatches, Views, view_batches, view_key
-from graft.filling import Lack, fill
+from graft.filling import StageLack, fill
+from graft.pixels import Reader
 from graft.training_config import LoopConfig
 
 
@@ -61,9 +62,9 @@ class ComputedViews(FrozenViews):
 
     def __init__(self, cut: Cut, kind: Kind, store: ActivationStore, rows: pd.DataFrame, count: int) -> None:
         self.frozen_layers, self.stage = FrozenLayers(cut, kind.compute, [cut.stage]), cut.stage
-        self.encode, self.count = store.encode, count
+        self.rounded, self.count = store.rounded, count
         wanted = [(path, sha256, [0]) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)]
-        self.first = Views(cut.source.root, wanted, kind.transform)
+        self.first = Views(Reader(cut.source.root, kind.transform), wanted)
 
     def epoch(self, batches: TrainingBatches, epoch: int) -> Iterator[Batch]:
         """Decoded, augmented and computed batch by batch."""
@@ -77,7 +78,7 @@ class ComputedViews(FrozenViews):
 
     def _of(self, crops: Tensor) -> Tensor:
         return torch.cat([
-            self.encode(self.frozen_layers(some)[self.stage]).decoded() for some in torch.split(crops, AT_ONCE)
+            self.rounded(self.frozen_layers(some)[self.stage]) for some in torch.split(crops, AT_ONCE)
         ])  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def count_views(loop: LoopConfig, stage: str, epochs: int) -> int:
 def _views(cut: Cut, rows: pd.DataFrame, kind: Kind, count: int) -> FrozenViews | None:
     if not cut.can_be_kept:
         return None
-    lack = Lack(cut, kind.store(cut), rows, count)
+    lack = StageLack(cut, kind.store(cut), rows, count)
     fill([lack], rows, kind)
     if lack.given_up:
         return ComputedViews(cut, kind, lack.store, rows, count)
@@ -135,7 +136,7 @@ def _views(cut: Cut, rows: pd.DataFrame, kind: Kind, count: int) -> FrozenViews 
 
 def _ahead(
     cut: Cut, images: Images, epochs: dict[str, int], judged: set[str]
-) -> Iterator[tuple[Kind, pd.DataFrame, list[Lack]]]:
+) -> Iterator[tuple[Kind, pd.DataFrame, list[StageLack]]]:
     every = pd.concat([images.train, images.validation])
     augmented, exact = Kind.augmented(cut), Kind.exact(cut)
     for kind, rows, wanted in (
@@ -144,4 +145,4 @@ def _ahead(
         (exact, images.validation, dict.fromkeys(epochs.keys() - judged, 1)),
     ):
         cuts = [each for stage in wanted if (each := replace(cut, stage=stage)).can_be_kept]
-        yield kind, rows, [Lack(each, kind.store(each), rows, wanted[each.stage]) for each in cuts]
+        yield kind, rows, [StageLack(each, kind.store(each), rows, wanted[each.stage]) for each in cuts]

@@ -82,10 +82,10 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = 
         raise DataError(f"cannot be decoded: {said(error)}") from error
 
 
-def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:
+def read_rgb(path: Path, sha256: str | None = None, at_least: int | None = None) -> np.ndarray:
     """Read an image as uint8 ``[height, width, 3]``, upright RGB; raises ``DataError`` that names the file.
 
-    With ``sha256``, also where the file no longer holds what was scanned.
+    With ``sha256``, also where the file no longer holds what was scanned. ``at_least`` is that of ``decode``.
     """
     try:
         content = path.read_bytes()
@@ -96,7 +96,7 @@ def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{shown(path)}: has changed since it was scanned; run the same command again.")
     try:
-        return np.asarray(decode(content).rgb)
+        return np.asarray(decode(content, at_least=at_least).rgb)
     except DataError as error:
         raise DataError(f"{shown(path)}: {error}; replace or remove the file.") from error
 

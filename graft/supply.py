@@ -12,12 +12,15 @@ from graft.cut import Cut
 from graft.datasets import Batch, Images, TrainingBatches, Variety, evaluation_batches
 from graft.evaluation import evaluate, judge
 from graft.features import Rest, head_inputs
+from graft.filling import kept_crops, kept_pixels
 from graft.frozen_views import FrozenViews, count_views, evaluation_views, training_views
 from graft.guards import require_normalised
 from graft.history import Phase
 from graft.learner import Learner
 from graft.metrics import Predictions
+from graft.pixels import Reader
 from graft.training_config import LoopConfig
+from graft.transforms import training_transform
 
 LOOKED_AT = 16  # images, to see whether features differ
 
@@ -52,6 +55,10 @@ class Inputs(ABC):
 class Pixels(Inputs):
     """Pixels, of which the whole network computes."""
 
+    def __init__(self, learner: Learner, images: Images, batches: TrainingBatches, crops: Reader) -> None:
+        super().__init__(learner, images, batches)
+        self.crops = crops
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
         return self.batches.epoch(epoch)
@@ -70,11 +77,13 @@ class Pixels(Inputs):
     def judge(self) -> Predictions:
         """By the whole network."""
         compute = self.learner.loop.compute
-        return evaluate(self.learner.judged, self.images.source, self.images.validation, compute)
+        source, rows = self.images.source, self.images.validation
+        return evaluate(self.learner.judged, source, rows, compute, self.crops)
 
     def sample(self) -> Tensor:
         """By the whole network up to its head."""
-        pixels, *_ = next(iter(evaluation_batches(self.images.source, self.images.train.head(LOOKED_AT))))
+        source, rows = self.images.source, self.images.validation.head(LOOKED_AT)
+        pixels, *_ = next(iter(evaluation_batches(source, rows, self.crops)))
         return head_inputs(self.learner.model, self.place(pixels))
 
 
@@ -131,9 +140,16 @@ class Supply:
         train = training_views(cut, self.images.train, epochs)
         validation = evaluation_views(cut, self.images.validation)
         if train is None or validation is None:
-            return Pixels(learner, self.images, self._batches(None))
+            return self._pixels(learner)
         batches = self._batches(count_views(self.loop, learner.boundary, epochs))
         return Activations(learner, self.images, batches, (train, validation))
 
-    def _batches(self, views: int | None) -> TrainingBatches:
-        return TrainingBatches(self.images.source, self.images.train, self.loop, Variety(self.seed, views))
+    def _pixels(self, learner: Learner) -> Pixels:
+        source, cache = self.images.source, self.loop.cache
+        transform = training_transform(self.loop.augmentation, source.preprocessing)
+        batches = self._batches(None, kept_pixels(source, self.images.train, transform, cache))
+        return Pixels(learner, self.images, batches, kept_crops(source, self.images.validation, cache))
+
+    def _batches(self, views: int | None, reader: Reader | None = None) -> TrainingBatches:
+        variety = Variety(self.seed, views)
+        return TrainingBatches(self.images.source, self.images.train, self.loop, variety, reader)

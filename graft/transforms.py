@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tf
+
+from graft.training_config import AugmentationConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,25 +50,55 @@ def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     return cropped.round().clamp(0, 255).to(torch.uint8)
 
 
-def for_training(
-    strength: Literal["none", "light", "strong"], horizontal_flip: bool, preprocessing: Preprocessing
-) -> Callable[[Tensor], Tensor]:
-    """A random transform of uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
+@dataclass(frozen=True)
+class ImageTransform:
+    """How an image becomes a crop: first what is the same each time, and so can be kept, then what is random.
+
+    ``fixed`` takes uint8 ``[3, height, width]``, of which no side is shorter than ``at_least`` pixels unless the
+    image itself is, and ``random`` what ``fixed`` gave. ``name`` tells transforms for one preprocessing apart.
+    """
+
+    name: str
+    at_least: int | None
+    fixed: Callable[[Tensor], Tensor]
+    random: Callable[[Tensor], Tensor]
+
+
+def evaluation_transform(preprocessing: Preprocessing) -> ImageTransform:
+    """To the crop that the exported graph makes; nothing of it is random."""
+    return ImageTransform("evaluation", None, partial(for_evaluation, preprocessing=preprocessing), _as_it_is)
+
+
+def training_transform(how: AugmentationConfig, preprocessing: Preprocessing) -> ImageTransform:
+    """To a random crop uint8 ``[3, crop, crop]``; with strength ``none`` as for evaluation.
 
     ``light`` crops 60 to 100 % of the area; ``strong`` crops 25 to 100 % and distorts colour and geometry
-    (TrivialAugment, Müller and Hutter 2021).
+    (TrivialAugment, Müller and Hutter 2021). First, a large image is made so small that the smallest square crop
+    still has as many pixels as are wanted.
     """
-    if strength == "none":
-        return partial(for_evaluation, preprocessing=preprocessing)
+    if how.strength == "none":
+        return evaluation_transform(preprocessing)
     size = preprocessing.crop_px
-    smallest = 0.6 if strength == "light" else 0.25
+    smallest = 0.6 if how.strength == "light" else 0.25
     steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=(smallest, 1.0), antialias=True)]
-    if horizontal_flip:
+    if how.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip())
-    if strength == "strong":
+    if how.strength == "strong":
         steps.append(v2.TrivialAugmentWide())
-    composed: Callable[[Tensor], Tensor] = v2.Compose(steps)
-    return composed
+    enough = math.ceil(size / math.sqrt(smallest))
+    name = f"{how.strength} flip={how.horizontal_flip}"
+    return ImageTransform(name, enough, partial(_reduced, short_side=enough), v2.Compose(steps))
+
+
+def _reduced(image: Tensor, short_side: int) -> Tensor:
+    if min(image.shape[1:]) <= short_side:
+        return image
+    smaller: Tensor = tf.resize(image, [short_side], antialias=True)
+    return smaller
+
+
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graft.activations import ActivationStore, NoRoomError
+from graft.activations import ActivationStore
 from graft.backbones import build, preprocessing, stages
 from graft.config import ModelConfig, SplitConfig
 from graft.cut import Cut
@@ -40,6 +40,7 @@ from graft.frozen_views import (
 from graft.history import EpochMetrics, Phase
 from graft.manifest import scan
 from graft.recipe import images_of
+from graft.row_store import NoRoomError
 from graft.splits import split_images
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, LoraConfig
@@ -58,7 +59,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def _keeping_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy this machine is: images of tests are so small that it may not."""
-    monkeypatch.setattr("graft.filling.TRIED", None)
+    monkeypatch.setattr("graft.lack.TRIED", None)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def joined(views: FrozenViews | None) -> Tensor:
 
 
 def segments(cache: Path) -> list[Path]:
-    return sorted(cache.glob("activations/*/*.safetensors"))
+    return sorted(cache.glob("kept/*/*.safetensors"))
 
 
 def difference(one: Trained, other: Trained) -> float:
@@ -295,7 +296,7 @@ def test_a_damaged_segment_never_gives_wrong_values(cache: Path, data: st.DataOb
     elif kind == "flipped":
         content[at] ^= data.draw(st.integers(1, 255))
     elif kind == "renamed":
-        old, new = data.draw(st.sampled_from([(b'\\"d\\"', b'\\"a\\"'), (b"F16", b"I16"), (b"[4,2]", b"[2,4]")]))
+        old, new = data.draw(st.sampled_from([(b'\\"d\\"', b'\\"a\\"'), (b"F16", b"I16"), (b"[4,1]", b"[2,2]")]))
         assert old in content
         content = content.replace(old, new)
     else:
@@ -391,7 +392,7 @@ def test_a_full_or_closed_disk_costs_time_alone(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("graft.activations.write_whole", full)
+    monkeypatch.setattr("graft.row_store.write_whole", full)
     assert difference(run(images, light), kept) == 0
     assert any("computed anew each time, not kept" in message for message in caplog.messages)
 
@@ -423,7 +424,7 @@ def test_keeping_that_takes_longer_than_computing_ends_by_itself(
         return read(store, keys)
 
     monkeypatch.setattr(ActivationStore, "read", slowly)
-    monkeypatch.setattr("graft.filling.TRIED", 1)
+    monkeypatch.setattr("graft.lack.TRIED", 1)
     assert isinstance(evaluation_views(cut(images), images.train), ComputedViews)
     assert re.search(r"not kept: that takes .* ms an image, and computing", caplog.text)
 

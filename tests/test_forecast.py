@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from graft.backbones import preprocessing
 from graft.cli import main
 from graft.config import TrainingParameters
+from graft.filling import kept_crops, kept_pixels
 from graft.forecast import Forecast, forecast
 from graft.manifest import scan
-from graft.recipe import keep_frozen
+from graft.recipe import images_of, keep_frozen, prepare
 from graft.splits import split_images
+from graft.transforms import training_transform
 from graft.validation import validate
 from graft.weights import pin
 
@@ -33,7 +37,7 @@ def parameters(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def stored(cache: Path) -> int:
-    return sum(path.stat().st_size for path in cache.glob("activations/*/*.safetensors"))
+    return sum(path.stat().st_size for path in cache.glob("kept/*/*.safetensors"))
 
 
 def test_the_disk_is_what_activations_will_take_and_less_once_they_are_there(
@@ -64,15 +68,37 @@ def test_more_epochs_and_folds_take_longer(parameters: TrainingParameters) -> No
 def test_all_from_pixels_is_forecast_as_well(parameters: TrainingParameters) -> None:
     training = parameters.training.model_copy(update={"batch_norm": "adapt"})
     _, expected = forecast(parameters.model_copy(update={"training": training}))
-    assert expected.kept_bytes == 0
+    assert expected.seconds["decoding"] > 0
+    assert expected.seconds["frozen layers"] == 0
     assert expected.seconds["training"] > 0
+
+
+def test_the_disk_is_what_pixels_will_take_and_less_once_they_are_there(
+    parameters: TrainingParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graft.lack.TRIED", None)  # images of tests are so small that keeping may not pay
+    training = parameters.training.model_copy(update={"batch_norm": "adapt"})
+    parameters = parameters.model_copy(update={"training": training})
+    _, before = forecast(parameters)
+    split, model = prepare(parameters)
+    images = images_of(split.folder(), split, preprocessing(model.config))
+    every = pd.concat([images.train, images.validation])
+    kept_pixels(
+        images.source, images.train, training_transform(training.augmentation, images.source.preprocessing),
+        training.cache,
+    )  # fmt: skip
+    kept_crops(images.source, every, training.cache)
+    _, after = forecast(parameters)
+    pixels = sum(path.stat().st_size for path in (tmp_path / "cache" / "kept").glob("*/*.safetensors"))
+    assert before.kept_bytes == pytest.approx(pixels, rel=0.3)
+    assert after.kept_bytes == 0
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(50.4, "50 s"), (150.0, "2 min"), (7200.0, "2.0 h")])
 def test_durations_are_said_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
     said = Forecast({"training": seconds}, 10**9, 10**6, 0)
     assert said.in_words().startswith(f"Time    about {words} (training {words})")
-    assert "0 MB of it activations" in replace(said, disk_bytes=5 * 10**6).in_words()
+    assert "0 MB of it in the cache" in replace(said, disk_bytes=5 * 10**6).in_words()
 
 
 def test_the_command_prints_table_and_forecast(

@@ -1,0 +1,43 @@
+"""Full fine-tuning with a vision learner of fastai.
+
+    python with_fastai.py PHOTOS EPOCHS BATCH
+
+Prints seconds as JSON.
+"""
+
+import json
+import sys
+import time
+
+from fastai.vision.all import (
+    Flip,
+    ImageDataLoaders,
+    LabelSmoothingCrossEntropy,
+    Normalize,
+    RandomResizedCrop,
+    imagenet_stats,
+    vision_learner,
+)
+from torchvision.models import mobilenet_v2
+
+
+def main() -> None:
+    """Train and print."""
+    photos, epochs, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    loaders = ImageDataLoaders.from_folder(
+        f"{photos}/train", valid_pct=0.01, bs=batch, num_workers=2, device="cpu",
+        item_tfms=RandomResizedCrop(224, min_scale=0.6),
+        batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)],
+    )  # fmt: skip
+    learner = vision_learner(
+        loaders, mobilenet_v2, pretrained=False, cut=-1, loss_func=LabelSmoothingCrossEntropy(), normalize=False
+    )
+    learner.unfreeze()
+    start = time.perf_counter()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(epochs, 1e-4, wd=0.01)
+    print(json.dumps(time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Images a second in full fine-tuning of MobileNetV2: Graft beside timm, transformers and fastai.
+
+    python benchmarks/throughput.py PHOTOS --weights FILE --rivals FOLDER [--side 3000] [--epochs 3] [--json FILE]
+
+PHOTOS holds ``train/``. Each side runs in turn in a process of its own, from scratch, at 224 px, with the same
+batch, random crops of 60 to 100 % of the area and flips (``benchmarks/rivals/``), two workers where it has them,
+and says itself how long training took. Where a side has a switch for bfloat16, it runs with and without. The
+others are installed into environments in FOLDER where they are not yet there. With ``--side``, the photographs are
+first enlarged to so many pixels of their short side, as cameras have them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from PIL import Image
+
+SCRIPTS = Path(__file__).parent / "rivals"
+RIVALS = {
+    "timm": (["timm", "torch", "torchvision"], ["", "fast"]),
+    "transformers": (["transformers[torch]", "torch", "torchvision"], ["", "fast"]),
+    "fastai": (["fastai", "torch", "torchvision"], [""]),
+}
+
+
+def main() -> None:
+    """Time all sides and print images a second, and Graft's ratio to the best."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--weights", required=True, help="with which Graft begins")
+    parser.add_argument("--rivals", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--side", type=int)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        photos = options.photos.resolve()
+        if options.side:
+            photos = enlarged(photos, Path(folder) / "photos", options.side)
+        count = sum(1 for path in (photos / "train").rglob("*") if path.is_file())
+        setting = [str(photos), str(options.epochs), str(options.batch)]
+        ours = [*setting, options.weights]
+        found = {"graft": seconds_of(Path(sys.executable), "graft", ours, Path(folder) / "cache")}
+        for name, (packages, ways) in RIVALS.items():
+            python = environment(options.rivals.resolve() / name, packages)
+            for way in ways:
+                words = [*setting, way] if way else setting
+                found[f"{name} {way}".strip()] = seconds_of(python, name, words, Path(folder))
+    rates = {name: count * options.epochs / seconds for name, seconds in found.items()}
+    print(f"{count} images, {options.epochs} epochs, {platform.machine()}, {os.cpu_count()} cores")
+    print("images a second:")
+    for name, rate in rates.items():
+        print(f"{name:20} {rate:7.1f}")
+    best = max((name for name in rates if name != "graft"), key=rates.__getitem__)
+    print(f"Graft is {rates['graft'] / rates[best]:.2f} times as fast as {best}")
+    if options.json:
+        options.json.write_text(json.dumps({"images": count, "seconds": found, "rates": rates}, indent=1))
+
+
+def seconds_of(python: Path, name: str, setting: list[str], cache: Path) -> float:
+    """What a side says that its training took."""
+    done = subprocess.run(
+        [python, SCRIPTS / f"with_{name}.py", *setting], capture_output=True, text=True, check=True,
+        env=os.environ | {"GRAFT_CACHE": str(cache)},
+    )  # fmt: skip
+    seconds = float(json.loads(done.stdout.splitlines()[-1]))
+    print(f"{name}: {seconds:.1f} s", flush=True)
+    return seconds
+
+
+def environment(place: Path, packages: list[str]) -> Path:
+    """The Python of an environment that has these packages."""
+    python = place / "bin" / "python"
+    if not python.exists():
+        venv.create(place, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+def enlarged(photos: Path, target: Path, side: int) -> Path:
+    """A folder with the same ``train/``, its photographs with so many pixels of their short side."""
+    for path in sorted((photos / "train").rglob("*.*")):
+        place = target / path.relative_to(photos)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            factor = side / min(image.size)
+            size = round(image.width * factor), round(image.height * factor)
+            image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(place.with_suffix(".jpg"), quality=90)
+    return target
+
+
+if __name__ == "__main__":
+    main()

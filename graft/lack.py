@@ -1,0 +1,100 @@
+"""What is missing of a store: taken as it is computed, as long as keeping it is worth while."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from graft.row_store import Rows, RowStore
+
+logger = logging.getLogger(__name__)
+SEGMENT_BYTES = 32 * 2**20
+LOST_AT_MOST_S = 60  # of computing, by a kill
+TRIED: int | None = 2  # batches, after which keeping has to be worth while
+
+
+class Lack:
+    """What is missing of a store, and what has been computed of it but not yet written; ``what`` names it."""
+
+    def __init__(self, what: str, store: RowStore, keys: list[str]) -> None:
+        self.what, self.store, self.keys = what, store, keys
+        self.missing: set[str] = set()
+        self.given_up = False
+        self._names: list[str] = []
+        self._rows: list[Rows] = []
+        self._batches, self._written = 0, time.monotonic()
+
+    def look(self) -> bool:
+        """Whether anything is missing."""
+        self.missing = set(self.store.missing(self.keys))
+        return bool(self.missing)
+
+    def wanted(self, names: list[str]) -> list[int]:
+        """The numbers of those that are to be taken."""
+        return [] if self.given_up else [number for number, name in enumerate(names) if name in self.missing]
+
+    def take(self, names: list[str], rows: Rows, seconds: float) -> None:
+        """Keep rows, each of which took so many seconds to compute."""
+        if self._batches == 0:
+            self.store.require_room(rows.values.nbytes // len(rows) * len(self.missing))
+        self._names += names
+        self._rows.append(rows)
+        self._batches += 1
+        if self._batches == TRIED:
+            count, begun = len(self._names), time.perf_counter()
+            self.store.read(self.write())
+            keeping = (time.perf_counter() - begun) / count
+            if keeping > seconds:
+                self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
+        elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
+            self.write()
+
+    def write(self) -> list[str]:
+        """Write what was taken, as a segment; returns its keys."""
+        names, rows = self._names, self._rows
+        self._names, self._rows, self._written = [], [], time.monotonic()
+        if names:
+            self.store.add(names, Rows.joined(rows))
+        return names
+
+    @contextmanager
+    def or_give_up(self) -> Iterator[None]:
+        """Give up where what runs inside finds no room."""
+        try:
+            yield
+        except OSError as error:
+            self.give_up(error)
+
+    def give_up(self, reason: object) -> None:
+        """Go on without, and say so."""
+        self.given_up, self._names, self._rows = True, [], []
+        self.store.take_back()
+        logger.warning("%s computed anew each time, not kept: %s.", self.what, reason)
+
+    def _is_long_ago(self) -> bool:
+        return time.monotonic() - self._written > LOST_AT_MOST_S
+
+
+L = TypeVar("L", bound=Lack)
+
+
+def make_good(lacks: Iterable[L], compute: Callable[[list[L]], None]) -> None:
+    """Let one process at a time compute and take what is missing; a store that cannot be written is given up."""
+    lacks = list(lacks)
+    try:
+        with ExitStack() as locks:
+            lacking = [lack for lack in lacks if lack.look()]
+            # In one order, or two processes could wait for each other.
+            for lack in sorted(lacking, key=lambda lack: lack.store.folder):
+                locks.enter_context(lack.store.filling())
+            if lacking := [lack for lack in lacking if lack.look()]:  # another process may have been at it
+                compute(lacking)
+                for lack in lacking:
+                    with lack.or_give_up():
+                        lack.write()
+    except OSError as error:
+        for lack in lacks:
+            lack.give_up(error)

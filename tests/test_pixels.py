@@ -1,0 +1,187 @@
+"""Decoded images are kept, and give what their files give; large ones are decoded no larger than is needed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from graft.backbones import build, preprocessing
+from graft.config import ModelConfig, SplitConfig
+from graft.datasets import Images
+from graft.filling import kept_crops, kept_pixels
+from graft.history import Phase
+from graft.images import read_rgb
+from graft.manifest import scan
+from graft.pixels import Reader
+from graft.recipe import images_of
+from graft.splits import split_images
+from graft.training import Trained, train
+from graft.training_config import AugmentationConfig, CacheConfig, LoopConfig
+from graft.transforms import Preprocessing, training_transform
+
+MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
+LIGHT = training_transform(AugmentationConfig(), Preprocessing(256, 224))
+PHASE = Phase("finetune", 2, 1e-4, 0.5, None, (0,))
+CUTMIX = {"strength": "light", "cutmix_alpha": 1.0}  # which needs pixels, whatever is frozen
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("graft.lack.TRIED", None)  # images of tests are so small that keeping may not pay
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path) -> Images:
+    """Four of each digit to train on, two to validate."""
+    manifest = scan(digits)
+    clusters = {path: number for number, path in enumerate(manifest.table["path"])}
+    every = images_of(manifest.folder(), split_images(manifest, clusters, SplitConfig()), preprocessing(MODEL))
+    few = every.validation.groupby("label").head(2)
+    return replace(every, train=every.train.groupby("label").head(4), validation=few)
+
+
+def run(images: Images, **values: Any) -> Trained:  # noqa: ANN401
+    loop = LoopConfig.model_validate({"batch_size": 16, "augmentation": CUTMIX} | values)
+    return train(Trained(build(MODEL, 10, seed=0)), PHASE, loop, images, 0, lambda *_: None)
+
+
+def difference(one: Trained, other: Trained) -> float:
+    pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known from here on."""
+    monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
+
+
+def segments(cache: Path) -> list[Path]:
+    return sorted(cache.glob("kept/*/*.safetensors"))
+
+
+def photograph(path: Path, width: int, height: int) -> Path:
+    """A JPEG with something to see at every size."""
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [np.sin(40 * x * (1 + y)), np.cos(25 * y), x * y]
+    Image.fromarray((np.stack(waves, axis=2) * 100 + 120).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+# Kept or not
+
+
+def test_kept_pixels_train_the_same_weights_bit_for_bit(
+    images: Images, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = run(images)
+    assert segments(cache)
+    elsewhere(monkeypatch)
+    assert difference(run(images, cache={"max_gb": 0}), kept) == 0
+
+
+def test_an_image_is_decoded_once(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(images, train=images.train.groupby("label").head(3))  # or other processes would decode them
+    decoded: list[Path] = []
+
+    def noted(path: Path, *rest: Any) -> np.ndarray:  # noqa: ANN401
+        decoded.append(path)
+        return read_rgb(path, *rest)
+
+    monkeypatch.setattr("graft.pixels.read_rgb", noted)
+    run(few)
+    assert len(decoded) == len({*decoded}) == len(few.train) + len(few.validation)
+    run(few, batch_size=8)
+    assert len(decoded) == len(few.train) + len(few.validation)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("read-only")])
+def test_a_full_or_closed_disk_costs_time_alone(
+    images: Images, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    kept = run(images)
+    elsewhere(monkeypatch)
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("graft.row_store.write_whole", full)
+    assert difference(run(images), kept) == 0
+    assert "Pixels are computed anew each time, not kept" in caplog.text
+
+
+def test_damaged_pixels_are_never_trained_on(images: Images, cache: Path) -> None:
+    expected = run(images)
+    for path in (cache / "training").iterdir():
+        path.unlink()
+    for path in segments(cache):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+    assert difference(run(images), expected) == 0
+
+
+def test_what_does_not_fit_is_read_from_files(
+    images: Images, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = kept_crops(images.source, images.train, CacheConfig(max_gb=1e-6))
+    assert reader.store is None
+    assert "raise it" in caplog.text
+    assert not segments(cache)
+
+
+def test_another_process_maps_the_same_pixels_or_reads_files(images: Images, cache: Path) -> None:
+    path, sha256 = images.train.iloc[0][["path", "sha256"]]
+    reader = kept_crops(images.source, images.train, CacheConfig())
+    there: Reader = pickle.loads(pickle.dumps(reader))
+    assert torch.equal(there(path, sha256), reader(path, sha256))
+    for segment in segments(cache):
+        segment.unlink()
+    without: Reader = pickle.loads(pickle.dumps(reader))
+    assert torch.equal(without(path, sha256), reader(path, sha256))
+
+
+# No larger than needed
+
+
+@settings(max_examples=30, deadline=None)
+@given(width=st.integers(1, 1200), height=st.integers(1, 1200))
+def test_a_large_image_is_made_smaller_and_a_small_one_is_left(width: int, height: int) -> None:
+    small = LIGHT.fixed(torch.zeros(3, height, width, dtype=torch.uint8))
+    assert LIGHT.at_least == 290
+    assert min(small.shape[1:]) == min(width, height, 290)
+    if min(width, height) <= 290:
+        assert small.shape == (3, height, width)
+
+
+def test_a_large_photograph_looks_the_same_when_less_of_it_is_decoded(tmp_path: Path) -> None:
+    photograph(tmp_path / "large.jpg", 2400, 1800)
+    whole = Reader(tmp_path, replace(LIGHT, at_least=None))("large.jpg", _sha256(tmp_path / "large.jpg"))
+    less = Reader(tmp_path, LIGHT)("large.jpg", _sha256(tmp_path / "large.jpg"))
+    assert whole.shape == less.shape == (3, 290, 386)
+    assert (whole.float() - less.float()).abs().mean() < 1  # of 255 grey levels
+
+
+def test_without_augmentation_every_pixel_counts(images: Images) -> None:
+    exact = training_transform(AugmentationConfig(strength="none"), images.source.preprocessing)
+    kept = kept_pixels(images.source, images.train, exact, CacheConfig())
+    assert exact.at_least is None
+    path, sha256 = images.train.iloc[0][["path", "sha256"]]
+    assert torch.equal(kept(path, sha256), Reader(images.source.root, exact)(path, sha256))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
