@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +122,26 @@ def seconds_to_import() -> float:
 
 def multiplied(photos: Path, target: Path, count: int) -> Path:
     """A folder with the same ``val/``, and so many edits of the photographs in ``train/``."""
-    torch.manual_seed(0)
-    edit = v2.Compose([
+    originals = sorted(path for path in (photos / "train").rglob("*.*") if path.is_file())
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as processes:
+        numbers = range(count)
+        sources = (originals[number % len(originals)] for number in numbers)
+        list(processes.map(partial(edit, target / "train"), sources, numbers, chunksize=64))
+    (target / "val").symlink_to(photos / "val")
+    return target
+
+
+def edit(target: Path, source: Path, number: int) -> None:
+    """Write a photograph, cropped, turned and tinted by its number, into the folder of its class."""
+    torch.manual_seed(number)
+    change = v2.Compose([
         v2.RandomResizedCrop(320, scale=(0.3, 0.9), antialias=True), v2.RandomRotation(25),
         v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
     ])  # fmt: skip
-    originals = sorted(path for path in (photos / "train").rglob("*.*") if path.is_file())
-    for number in range(count):
-        source = originals[number % len(originals)]
-        place = target / "train" / source.parent.name
-        place.mkdir(parents=True, exist_ok=True)
-        edited = edit(read_image(str(source), ImageReadMode.RGB))
-        write_jpeg(edited, str(place / f"{number:05}.jpg"), quality=90)
-    (target / "val").symlink_to(photos / "val")
-    return target
+    place = target / source.parent.name
+    place.mkdir(parents=True, exist_ok=True)
+    edited = change(read_image(str(source), ImageReadMode.RGB))
+    write_jpeg(edited, str(place / f"{number:05}.jpg"), quality=90)
 
 
 if __name__ == "__main__":

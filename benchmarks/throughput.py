@@ -42,39 +42,40 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()
+    print(f"images a second, {options.epochs} epochs, {platform.machine()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         photos = options.photos.resolve()
         if options.side:
             photos = enlarged(photos, Path(folder) / "photos", options.side)
-        count = sum(1 for path in (photos / "train").rglob("*") if path.is_file())
         setting = [str(photos), str(options.epochs), str(options.batch)]
         ours = [*setting, options.weights]
-        found = {"graft": seconds_of(Path(sys.executable), "graft", ours, Path(folder) / "cache")}
+        rates = {"graft": rate_of(Path(sys.executable), "graft", ours, Path(folder) / "cache")}
+        say("graft", rates)
         for name, (packages, ways) in RIVALS.items():
             python = environment(options.rivals.resolve() / name, packages)
             for way in ways:
-                words = [*setting, way] if way else setting
-                found[f"{name} {way}".strip()] = seconds_of(python, name, words, Path(folder))
-    rates = {name: count * options.epochs / seconds for name, seconds in found.items()}
-    print(f"{count} images, {options.epochs} epochs, {platform.machine()}, {os.cpu_count()} cores")
-    print("images a second:")
-    for name, rate in rates.items():
-        print(f"{name:20} {rate:7.1f}")
+                side = f"{name} {way}".strip()
+                rates[side] = rate_of(python, name, [*setting, *way.split()], Path(folder))
+                say(side, rates)
     best = max((name for name in rates if name != "graft"), key=rates.__getitem__)
     print(f"Graft is {rates['graft'] / rates[best]:.2f} times as fast as {best}")
     if options.json:
-        options.json.write_text(json.dumps({"images": count, "seconds": found, "rates": rates}, indent=1))
+        options.json.write_text(json.dumps(rates, indent=1))
 
 
-def seconds_of(python: Path, name: str, setting: list[str], cache: Path) -> float:
-    """What a side says that its training took."""
+def rate_of(python: Path, name: str, setting: list[str], cache: Path) -> float:
+    """Images a second, from what a side says that its training took."""
     done = subprocess.run(
         [python, SCRIPTS / f"with_{name}.py", *setting], capture_output=True, text=True, check=True,
         env=os.environ | {"GRAFT_CACHE": str(cache)},
     )  # fmt: skip
-    seconds = float(json.loads(done.stdout.splitlines()[-1]))
-    print(f"{name}: {seconds:.1f} s", flush=True)
-    return seconds
+    images, seconds = json.loads(done.stdout.splitlines()[-1])
+    return float(images / seconds)
+
+
+def say(side: str, rates: dict[str, float]) -> None:
+    """A line."""
+    print(f"{side:20} {rates[side]:6.1f}", flush=True)
 
 
 def environment(place: Path, packages: list[str]) -> Path:

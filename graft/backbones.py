@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -46,9 +47,15 @@ def build(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     if config.weights != "none":
         report = load(model, config)
         if Path(config.weights).suffix or report.missing:
-            logger.info("%s: %s", config.weights, report.in_words())
+            _say_once(f"{config.weights}: {report.in_words()}")
             logger.debug("loaded %s; missing %s; left over %s", report.loaded, report.missing, report.left_over)
     return model
+
+
+@cache
+def _say_once(message: str) -> None:
+    """However many folds begin with the same weights."""
+    logger.info(message)
 
 
 def skeleton(architecture: str, classes: int, dropout: float, image_px: int) -> nn.Module:

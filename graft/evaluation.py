@@ -38,14 +38,13 @@ def evaluate(
 
 def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
     """The same, from what the frozen layers before the cut give; from pixels where nothing is frozen."""
-    views = evaluation_views(cut, rows)
-    if views is None:
+    if not cut.can_be_kept:
         return evaluate(
             cut.model, cut.source, rows, cut.loop.compute, kept_crops(cut.source, rows, cut.loop.cache)
         )
     here = Compute.of(cut.loop.compute)
     rest = Rest(here.place_model(cut.model).eval(), cut.stage)
-    return judge(rest, views, cut.source, rows, here)
+    return judge(rest, evaluation_views(cut, rows), cut.source, rows, here)
 
 
 def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
@@ -57,7 +56,8 @@ def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFram
 
 def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     """What reaches the head of these images, averaged over places: float32 ``[images, features]``."""
-    if views := evaluation_views(cut, rows):
+    if cut.can_be_kept:
+        views = evaluation_views(cut, rows)
         return torch.cat([averaged(given) for given in views.in_order(JUDGED_AT_ONCE)]).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     model = here.place_model(cut.model)

@@ -82,13 +82,13 @@ class ComputedViews(FrozenViews):
         ])  # fmt: skip
 
 
-def training_views(cut: Cut, rows: pd.DataFrame, epochs: int) -> FrozenViews | None:
-    """Augmented views of training images, as many as epochs use or the config says; None if nothing is frozen."""
+def training_views(cut: Cut, rows: pd.DataFrame, epochs: int) -> FrozenViews:
+    """Augmented views of training images, as many as epochs use or the config says; of a cut that can be kept."""
     return _views(cut, rows, Kind.augmented(cut), count_views(cut.loop, cut.stage, epochs))
 
 
-def evaluation_views(cut: Cut, rows: pd.DataFrame) -> FrozenViews | None:
-    """Images as the exported model sees them, computed in float32; None where nothing is frozen."""
+def evaluation_views(cut: Cut, rows: pd.DataFrame) -> FrozenViews:
+    """Images as the exported model sees them, computed in float32; of a cut that can be kept."""
     return _views(cut, rows, Kind.exact(cut), 1)
 
 
@@ -124,9 +124,7 @@ def count_views(loop: LoopConfig, stage: str, epochs: int) -> int:
     return min(most, epochs) if loop.sampling == "shuffled" else most
 
 
-def _views(cut: Cut, rows: pd.DataFrame, kind: Kind, count: int) -> FrozenViews | None:
-    if not cut.can_be_kept:
-        return None
+def _views(cut: Cut, rows: pd.DataFrame, kind: Kind, count: int) -> FrozenViews:
     lack = StageLack(cut, kind.store(cut), rows, count)
     fill([lack], rows, kind)
     if lack.given_up:

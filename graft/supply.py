@@ -136,13 +136,12 @@ class Supply:
 
     def _make(self, learner: Learner) -> Inputs:
         cut = Cut(learner.model, learner.boundary, self.loop, self.images.source)
-        epochs = self.phase.boundaries(stages(learner.model))[learner.boundary]
-        train = training_views(cut, self.images.train, epochs)
-        validation = evaluation_views(cut, self.images.validation)
-        if train is None or validation is None:
+        if not cut.can_be_kept:
             return self._pixels(learner)
+        epochs = self.phase.boundaries(stages(learner.model))[learner.boundary]
+        views = training_views(cut, self.images.train, epochs), evaluation_views(cut, self.images.validation)
         batches = self._batches(count_views(self.loop, learner.boundary, epochs))
-        return Activations(learner, self.images, batches, (train, validation))
+        return Activations(learner, self.images, batches, views)
 
     def _pixels(self, learner: Learner) -> Pixels:
         source, cache = self.images.source, self.loop.cache

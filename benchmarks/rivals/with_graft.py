@@ -2,8 +2,8 @@
 
     python with_graft.py PHOTOS EPOCHS BATCH WEIGHTS
 
-It begins with trained weights: it refuses a network that says the same of every image. Prints seconds as JSON: to
-choose precision and layout, to decode, and to train; ``$GRAFT_CACHE`` should be empty.
+It begins with trained weights: it refuses a network that says the same of every image. Prints images and seconds
+as JSON: to choose precision and layout, to decode, and to train; ``$GRAFT_CACHE`` should be empty.
 """
 
 import json
@@ -38,7 +38,7 @@ def main() -> None:
     start = time.perf_counter()
     loop = loop.model_copy(update={"compute": fastest(loop.compute, network)})
     train(Trained(network), phase, loop, images, 0, lambda *_: None)
-    print(json.dumps(time.perf_counter() - start))
+    print(json.dumps([epochs * len(images.train), time.perf_counter() - start]))
 
 
 if __name__ == "__main__":
