@@ -19,6 +19,8 @@ class ActivationStore(RowStore):
     vanishes.
     """
 
+    advice = "raise it, or lower training.cache.views"
+
     def __init__(self, *parts: str, precision: Literal["float16", "float32"], max_bytes: int) -> None:
         super().__init__("activations", *parts, precision, max_bytes=max_bytes)
         self.precision = precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from graft.training_config import LoopConfig
 from graft.transforms import Preprocessing, evaluation_transform, training_transform
 
 Sampling = Literal["shuffled", "balanced"]
+Read = tuple[str, Tensor, float]  # the SHA-256 of an image, what a reader gave of it, and in how many seconds
 Batch = tuple[Tensor, Tensor, Tensor]  # uint8 [batch, 3, crop, crop], labels and row numbers int64 [batch]
 
 
@@ -142,8 +144,8 @@ class Views(Dataset[tuple[Tensor, list[str]]]):
         return torch.stack(views), [view_key(sha256, number) for number in numbers]
 
 
-class _Read(Dataset[tuple[str, Tensor]]):
-    """Images as a reader gives them, each with its SHA-256."""
+class _Read(Dataset[Read]):
+    """Images as a reader gives them."""
 
     def __init__(self, reader: Reader, wanted: list[tuple[str, str]]) -> None:
         self.reader, self.wanted = reader, wanted
@@ -151,9 +153,10 @@ class _Read(Dataset[tuple[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.wanted)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+    def __getitem__(self, index: int) -> Read:
         path, sha256 = self.wanted[index]
-        return sha256, self.reader(path, sha256)
+        begun = time.perf_counter()
+        return sha256, self.reader(path, sha256), time.perf_counter() - begun
 
 
 def view_key(sha256: str, number: int) -> str:
@@ -178,7 +181,7 @@ class TrainingBatches:
     ) -> None:  # fmt: skip
         reader = reader or Reader(source.root, training_transform(loop.augmentation, source.preprocessing))
         images = _Images(reader, rows, source.classes, variety)
-        self.variety = variety
+        self.reader, self.variety = reader, variety
         self.labels = torch.tensor(images.labels)
         self.order = Shuffled(images.labels, variety.seed, loop.sampling)
         single = len(rows) % loop.batch_size == 1 and len(rows) > 1
@@ -215,9 +218,7 @@ def view_batches(views: Views, batch_size: int = 8) -> Iterator[tuple[Tensor, li
     yield from _loader(views, order, len(views) > 4 * batch_size, collate_fn=_joined)
 
 
-def read_batches(
-    reader: Reader, wanted: list[tuple[str, str]], batch_size: int = 8
-) -> Iterator[list[tuple[str, Tensor]]]:
+def read_batches(reader: Reader, wanted: list[tuple[str, str]], batch_size: int = 8) -> Iterator[list[Read]]:
     """Images of these paths and SHA-256 in order, before anything random becomes of them."""
     order = _batched(SequentialSampler(wanted), batch_size)
     yield from _loader(_Read(reader, wanted), order, len(wanted) > 4 * batch_size, collate_fn=list)

@@ -52,34 +52,32 @@ def kept_pixels(source: ImageSource, rows: pd.DataFrame, transform: ImageTransfo
     from_files = Reader(source.root, transform)
     if cache.max_gb == 0:
         return from_files
-    store = PixelStore(transform, source.preprocessing, cache)
+    store = PixelStore(transform, cache)
     lack = Lack("Pixels are", store, list(rows["sha256"]))
     make_good([lack], lambda _: _decode(lack, store, rows, from_files))
     return from_files if lack.given_up else replace(from_files, store=store)
 
 
-def missing_pixels(source: ImageSource, rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> int:
-    """How many images the same would decode; none is."""
-    store = PixelStore(transform, source.preprocessing, cache)
-    return len(store.missing(list(rows["sha256"]))) if cache.max_gb else 0
+def missing_pixels(rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> int:
+    """How many images ``kept_pixels`` would decode; none is."""
+    return len(PixelStore(transform, cache).missing(list(rows["sha256"]))) if cache.max_gb else 0
 
 
 def kept_crops(source: ImageSource, rows: pd.DataFrame, cache: CacheConfig) -> Reader:
-    """The same of what the exported model sees."""
+    """A reader of these images as the exported model sees them, which are decoded once and kept."""
     return kept_pixels(source, rows, evaluation_transform(source.preprocessing), cache)
 
 
 def _decode(lack: Lack, store: PixelStore, rows: pd.DataFrame, reader: Reader) -> None:
     paths = dict(zip(rows["sha256"], rows["path"], strict=True))
     wanted = [(path, sha256) for sha256, path in paths.items() if sha256 in lack.missing]
-    begun = started = time.perf_counter()
+    started = time.perf_counter()
     for batch in tqdm(read_batches(reader, wanted), desc="Decoding", unit="batch", disable=None, leave=False):
-        seconds = (time.perf_counter() - begun) / len(batch)
+        names, images, seconds = zip(*batch, strict=True)
         with lack.or_give_up():
-            lack.take([sha256 for sha256, _ in batch], store.encode([image for _, image in batch]), seconds)
+            lack.take(list(names), store.encode(list(images)), sum(seconds) / len(batch))
         if lack.given_up:
             return
-        begun = time.perf_counter()
     logger.info(
         "The pixels of %d images are kept (decoded in %.1f s).", len(wanted), time.perf_counter() - started
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from graft.backbones import build, preprocessing, stages
 from graft.config import TrainingParameters
 from graft.cut import Cut
-from graft.datasets import Images, TrainingBatches, Variety
+from graft.datasets import Images
 from graft.devices import Compute, enough_memory
 from graft.features import Rest, stage_inputs
 from graft.filling import missing_pixels
@@ -74,23 +74,21 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     first = Cut(network, "head", training.loop, images.source)
     missing = missing_ahead(first, images, epochs, judged)
     kept = {stage: count for stage, count in missing.items() if replace(first, stage=stage).can_be_kept}
-    from_pixels = {stage for stage in epochs if not replace(first, stage=stage).can_be_kept}
-    decoded = _decoded(images, training.loop) if from_pixels else dict.fromkeys(("training", "evaluation"), 0)
+    from_pixels = not all(replace(first, stage=stage).can_be_kept for stage in epochs)
+    decoding, pixels = trial.reading.to_keep() if from_pixels else (0.0, 0)
     train, validation = len(images.train), len(images.validation)
     one = sum(trial.training(phase, train, validation) + phase.epochs * EPOCH_S for phase in planned)
     tested = sum(trial.judging(stage) for stage in judged) * (train + validation)
     share = (folds - 1) / folds
-    whole = trial.judging(stages(network)[0])
     seconds = {
         "frozen layers": max((count * trial.front(stage) for stage, count in kept.items()), default=0.0),
-        "decoding": sum(decoded.values()) * trial.decoding,
+        "decoding": decoding,
         "training": one,
         f"{folds} folds": folds * share * one + tested + folds * STEP_S,
-        "holdout": 2 * whole * len(split.rows("holdout")),
+        "holdout": 2 * (trial.whole() + trial.reading.decoding_whole) * len(split.rows("holdout")),
         "pipeline": START_S + STEPS_BESIDE_FOLDS * STEP_S + EXPORT_S,
     }
     activations = sum(count * trial.bytes_of(stage) for stage, count in kept.items())
-    pixels = decoded["training"] * trial.image_bytes + decoded["evaluation"] * trial.pixels[0].nbytes
     weights = sum(value.nbytes for value in network.state_dict().values())
     moving = sum(stage.trainable for stage in plan.stages) * 4
     snapshots = (1 + folds) * SNAPSHOT_COPIES * moving
@@ -99,15 +97,42 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     return plan, Forecast(seconds, peak + LIBRARIES_BYTES, disk, activations + pixels)
 
 
-def _decoded(images: Images, loop: LoopConfig) -> dict[str, int]:
-    """How many images a run decodes to keep them, to train on and to judge by."""
-    source, every = images.source, pd.concat([images.train, images.validation])
-    varied = training_transform(loop.augmentation, source.preprocessing)
-    exact = evaluation_transform(source.preprocessing)
-    return {
-        "training": missing_pixels(source, images.train, varied, loop.cache) if varied.at_least else 0,
-        "evaluation": missing_pixels(source, every, exact, loop.cache),
-    }
+class _Reading:
+    """Seconds to read an image, measured on the first training images, and what is kept of pixels."""
+
+    def __init__(self, images: Images, loop: LoopConfig) -> None:
+        self.images, self.cache, source = images, loop.cache, images.source
+        self.varied = training_transform(loop.augmentation, source.preprocessing)
+        self.exact = evaluation_transform(source.preprocessing)
+        few = images.train.head(loop.batch_size)
+        self.decoding, given = _timed(Reader(source.root, self.varied), few)
+        self.decoding_whole, crops = _timed(Reader(source.root, self.exact), few)
+        begun = time.perf_counter()
+        self.pixels = torch.stack([self.varied.random(image) for image in given])
+        self.varying = (time.perf_counter() - begun) / len(few)
+        self.labels = torch.tensor([source.classes.index(label) for label in few["label"]])
+        self.bytes = sum(image.nbytes for image in given) // len(few) if self.varied.at_least else 0
+        self.crop_bytes = crops[0].nbytes
+        self.judged = pd.concat([images.train, images.validation])
+        needed = len(images.train) * self.bytes + len(self.judged) * self.crop_bytes
+        self.keeps = 0 < needed <= self.cache.max_gb * 1e9
+
+    def to_train(self) -> float:
+        """In each epoch that trains from pixels."""
+        return self.varying + (0.0 if self.keeps else self.decoding)
+
+    def to_judge(self) -> float:
+        """In each epoch that judges from pixels."""
+        return 0.0 if self.keeps else self.decoding_whole
+
+    def to_keep(self) -> tuple[float, int]:
+        """Seconds to decode all that is to be kept and is not yet, and its bytes."""
+        if not self.keeps:
+            return 0.0, 0
+        trained = missing_pixels(self.images.train, self.varied, self.cache) if self.bytes else 0
+        judged = missing_pixels(self.judged, self.exact, self.cache)
+        seconds = trained * self.decoding + judged * self.decoding_whole
+        return seconds, trained * self.bytes + judged * self.crop_bytes
 
 
 class _Trial:
@@ -116,22 +141,18 @@ class _Trial:
     def __init__(self, network: nn.Module, images: Images, loop: LoopConfig) -> None:
         self.images, self.loop, self.compute = images, loop, Compute.of(loop.compute)
         self.network = self.compute.place_model(network).eval()
-        reader = Reader(images.source.root, training_transform(loop.augmentation, images.source.preprocessing))
-        few = images.train.head(2 * loop.batch_size)
-        begun = time.perf_counter()
-        read = [reader(path, sha256) for path, sha256 in zip(few["path"], few["sha256"], strict=True)]
-        self.decoding = (time.perf_counter() - begun) / len(few)
-        self.image_bytes = sum(image.nbytes for image in read) // len(few)
-        begun = time.perf_counter()
-        loaded = list(TrainingBatches(images.source, few, loop, Variety(0), reader).epoch(0))
-        self.loading = (time.perf_counter() - begun) / len(few)
-        self.varying = self.loading if loop.cache.max_gb == 0 else max(0.0, self.loading - self.decoding)
-        self.pixels, self.labels, _ = loaded[0]
-        self.placed = self.compute.place_images(self.pixels, images.source.preprocessing)
+        self.reading = _Reading(images, loop)
+        self.placed = self.compute.place_images(self.reading.pixels, images.source.preprocessing)
+
+    def whole(self) -> float:
+        """To compute all without a gradient."""
+        with torch.inference_mode():
+            return self._median(lambda: self.network(self.placed))
 
     def front(self, stage: str) -> float:
         """To decode, augment and compute what reaches a stage."""
-        return self.loading + self._median(lambda: stage_inputs(self.network, self.placed, [stage]))
+        computing = self._median(lambda: stage_inputs(self.network, self.placed, [stage]))
+        return self.reading.decoding + self.reading.varying + computing
 
     def training(self, phase: Phase, images: int, validated: int) -> float:
         """Seconds of a whole phase."""
@@ -143,9 +164,9 @@ class _Trial:
 
     def judging(self, stage: str) -> float:
         """To compute from a stage on without a gradient, or from pixels where nothing before it is kept."""
+        if not self._cut(stage).can_be_kept:
+            return self.whole() + self.reading.to_judge()
         with torch.inference_mode():
-            if not self._cut(stage).can_be_kept:
-                return self.varying + self._median(lambda: self.network(self.placed))
             rest, given = Rest(self.network, stage), self._given(stage)
             return self._median(lambda: rest(given))
 
@@ -161,14 +182,14 @@ class _Trial:
         forward: Callable[[Tensor], Tensor] = Rest(learner.model, learner.boundary) if kept else learner.forward
         given = self._given(learner.boundary) if kept else self.placed
         objective = Task.of(self.images, phase, self.loop).objective
-        labels, numbers = self.labels.to(self.compute.device), iter(range(1, TRIALS + 1))
+        labels, numbers = self.reading.labels.to(self.compute.device), iter(range(1, TRIALS + 1))
 
         def step() -> None:
             with self.compute.autocast():
                 logits = forward(given)
             learner.learn(objective(logits, labels), next(numbers))
 
-        return self._median(step) + (0.0 if kept else self.varying)
+        return self._median(step) + (0.0 if kept else self.reading.to_train())
 
     def _median(self, work: Callable[[], object]) -> float:
         times = []
@@ -179,13 +200,20 @@ class _Trial:
                 if self.compute.device.type != "cpu":
                     torch.accelerator.synchronize()
                 times.append(time.perf_counter() - begun)
-        return statistics.median(times[1:]) / len(self.pixels)
+        return statistics.median(times[1:]) / len(self.placed)
 
     def _cut(self, stage: str) -> Cut:
         return Cut(self.network, stage, self.loop, self.images.source)
 
     def _given(self, stage: str) -> Tensor:
         return stage_inputs(self.network, self.placed, [stage])[stage]
+
+
+def _timed(reader: Reader, rows: pd.DataFrame) -> tuple[float, list[Tensor]]:
+    """Images as a reader gives them, and in how many seconds each."""
+    begun = time.perf_counter()
+    read = [reader(path, sha256) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)]
+    return (time.perf_counter() - begun) / len(rows), read
 
 
 def _duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 SEGMENT_BYTES = 32 * 2**20
 LOST_AT_MOST_S = 60  # of computing, by a kill
 TRIED: int | None = 2  # batches, after which keeping has to be worth while
+READ_AT_LEAST = 4  # times, in epochs and folds: so many share the cost of writing
 
 
 class Lack:
@@ -44,9 +45,7 @@ class Lack:
         self._rows.append(rows)
         self._batches += 1
         if self._batches == TRIED:
-            count, begun = len(self._names), time.perf_counter()
-            self.store.read(self.write())
-            keeping = (time.perf_counter() - begun) / count
+            keeping = self._seconds_to_keep()
             if keeping > seconds:
                 self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
         elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
@@ -73,6 +72,16 @@ class Lack:
         self.given_up, self._names, self._rows = True, [], []
         self.store.take_back()
         logger.warning("%s computed anew each time, not kept: %s.", self.what, reason)
+
+    def _seconds_to_keep(self) -> float:
+        """Of what was taken so far, for each reading of a row."""
+        begun = time.perf_counter()
+        names = self.write()
+        written = time.perf_counter()
+        for name in names:
+            self.store.find(name)[0].clone()
+        read = time.perf_counter()
+        return ((written - begun) / READ_AT_LEAST + read - written) / len(names)
 
     def _is_long_ago(self) -> bool:
         return time.monotonic() - self._written > LOST_AT_MOST_S

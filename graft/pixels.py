@@ -13,14 +13,14 @@ from torch import Tensor
 from graft.images import read_rgb
 from graft.row_store import Rows, RowStore
 from graft.training_config import CacheConfig
-from graft.transforms import ImageTransform, Preprocessing
+from graft.transforms import ImageTransform
 
 
 class PixelStore(RowStore):
     """Images uint8 ``[3, height, width]`` by the SHA-256 of their files, after the fixed part of a transform."""
 
-    def __init__(self, transform: ImageTransform, preprocessing: Preprocessing, cache: CacheConfig) -> None:
-        super().__init__("pixels", transform.name, repr(preprocessing), max_bytes=int(cache.max_gb * 1e9))
+    def __init__(self, transform: ImageTransform, cache: CacheConfig) -> None:
+        super().__init__("pixels", transform.fixed_name, max_bytes=int(cache.max_gb * 1e9))
 
     def encode(self, images: list[Tensor]) -> Rows:
         """Images as they are kept."""
@@ -43,3 +43,8 @@ class Reader:
                 return self.store.find(sha256)[0]
         pixels = read_rgb(self.root / path, sha256, self.transform.at_least)
         return self.transform.fixed(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
+
+    def touch(self) -> None:
+        """Say that what is kept is in use."""
+        if self.store:
+            self.store.touch()

@@ -81,6 +81,8 @@ class RowStore:
     used during the last hour.
     """
 
+    advice = "raise it"  # where there is no room
+
     def __init__(self, *parts: str, max_bytes: int) -> None:
         self.folder = cache_place(KIND, *parts, code_version())
         self.max_bytes = max_bytes
@@ -96,15 +98,13 @@ class RowStore:
         return missing
 
     def find(self, key: str) -> tuple[Tensor, Tensor]:
-        """A row as it is kept, and its scale; raises ``KeyError`` where it is not there."""
-        if key not in self._rows:
-            self.missing([key])
+        """A row as it is kept, and its scale; raises ``KeyError`` where none was there when last looked for."""
+        if not self._seen:  # in a process to which the store was sent
+            self._look_around()
+        if key not in self._rows and not self._is_sound(key):
+            raise KeyError(key)
         rows, number = self._rows[key]
         return rows.row(number), rows.scales[number]
-
-    def read(self, keys: list[str]) -> object:
-        """The rows of these keys; raises ``KeyError`` where one is not there."""
-        return [self.find(key)[0].clone() for key in keys]
 
     def add(self, keys: list[str], rows: Rows) -> None:
         """Keep rows; raises ``OSError`` where there is no room."""
@@ -216,7 +216,7 @@ class RowStore:
         if total > self.max_bytes:
             raise NoRoomError(
                 f"{total / 1e9:.1f} GB would be in use, and training.cache.max_gb allows "
-                f"{self.max_bytes / 1e9:.1f}; raise it, or lower training.cache.views"
+                f"{self.max_bytes / 1e9:.1f}; {self.advice}"
             )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graft.backbones import stages
 from graft.cut import Cut
-from graft.datasets import Batch, Images, TrainingBatches, Variety, evaluation_batches
+from graft.datasets import Batch, Images, TrainingBatches, Variety, Views, view_batches
 from graft.evaluation import evaluate, judge
 from graft.features import Rest, head_inputs
 from graft.filling import kept_crops, kept_pixels
@@ -61,6 +61,8 @@ class Pixels(Inputs):
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
+        for reader in (self.batches.reader, self.crops):
+            reader.touch()
         return self.batches.epoch(epoch)
 
     def place(self, given: Tensor) -> Tensor:
@@ -82,9 +84,10 @@ class Pixels(Inputs):
 
     def sample(self) -> Tensor:
         """By the whole network up to its head."""
-        source, rows = self.images.source, self.images.validation.head(LOOKED_AT)
-        pixels, *_ = next(iter(evaluation_batches(source, rows, self.crops)))
-        return head_inputs(self.learner.model, self.place(pixels))
+        rows = self.images.train.head(LOOKED_AT)
+        wanted = [(path, sha256, [0]) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)]
+        crops, _ = next(view_batches(Views(self.batches.reader, wanted), LOOKED_AT))
+        return head_inputs(self.learner.model, self.place(crops))
 
 
 class Activations(Inputs):

@@ -75,7 +75,7 @@ class ComputeConfig(Section):
 
 
 class CacheConfig(Section):
-    """What frozen layers give, computed once and kept on disk; ``max_gb`` of 0 computes it anew each time.
+    """What frozen layers give, and decoded images, made once and kept on disk; ``max_gb`` of 0 keeps nothing.
 
     Each image is augmented in ``views`` ways, of which every epoch takes another; where the head alone is trained,
     in ``head_views``: ``auto`` is one, and under strong augmentation as many as ``views``.

@@ -54,11 +54,13 @@ def for_evaluation(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 class ImageTransform:
     """How an image becomes a crop: first what is the same each time, and so can be kept, then what is random.
 
-    ``fixed`` takes uint8 ``[3, height, width]``, of which no side is shorter than ``at_least`` pixels unless the
-    image itself is, and ``random`` what ``fixed`` gave. ``name`` tells transforms for one preprocessing apart.
+    ``fixed`` takes uint8 ``[3, height, width]``: every pixel of the file, or with ``at_least`` what is left of a
+    larger image whose sides still have so many. ``random`` takes what ``fixed`` gave. ``name`` tells transforms
+    for one preprocessing apart, ``fixed_name`` their fixed parts for any.
     """
 
     name: str
+    fixed_name: str
     at_least: int | None
     fixed: Callable[[Tensor], Tensor]
     random: Callable[[Tensor], Tensor]
@@ -66,7 +68,9 @@ class ImageTransform:
 
 def evaluation_transform(preprocessing: Preprocessing) -> ImageTransform:
     """To the crop that the exported graph makes; nothing of it is random."""
-    return ImageTransform("evaluation", None, partial(for_evaluation, preprocessing=preprocessing), _as_it_is)
+    crop = partial(for_evaluation, preprocessing=preprocessing)
+    name = f"crop of {preprocessing.crop_px} from {preprocessing.resize_px}"
+    return ImageTransform("evaluation", name, None, crop, _as_it_is)
 
 
 def training_transform(how: AugmentationConfig, preprocessing: Preprocessing) -> ImageTransform:
@@ -87,7 +91,8 @@ def training_transform(how: AugmentationConfig, preprocessing: Preprocessing) ->
         steps.append(v2.TrivialAugmentWide())
     enough = math.ceil(size / math.sqrt(smallest))
     name = f"{how.strength} flip={how.horizontal_flip}"
-    return ImageTransform(name, enough, partial(_reduced, short_side=enough), v2.Compose(steps))
+    fixed = partial(_reduced, short_side=enough)
+    return ImageTransform(name, f"short side of {enough}", enough, fixed, v2.Compose(steps))
 
 
 def _reduced(image: Tensor, short_side: int) -> Tensor:

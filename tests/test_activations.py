@@ -38,10 +38,12 @@ from graft.frozen_views import (
     training_views,
 )
 from graft.history import EpochMetrics, Phase
+from graft.learner import Learner
 from graft.manifest import scan
 from graft.recipe import images_of
 from graft.row_store import NoRoomError
 from graft.splits import split_images
+from graft.supply import Activations, Pixels, Supply
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, LoraConfig
 
@@ -246,11 +248,12 @@ def test_other_weights_below_the_cut_have_a_store_of_their_own(images: Images) -
         {"compute": {"compile": True}},
     ],
 )
-def test_where_frozen_layers_do_not_always_give_the_same_nothing_is_kept(
+def test_where_frozen_layers_do_not_always_give_the_same_training_takes_pixels(
     images: Images, values: dict[str, Any]
 ) -> None:
-    assert cut(images).can_be_kept
-    assert not cut(images, **values).can_be_kept
+    for some, kind in (({}, Activations), (values, Pixels)):
+        learner = Learner(build(MODEL, 10, seed=0), GRADUAL, loop(**some), 3, 0)
+        assert isinstance(Supply(images, GRADUAL, loop(**some), 0).at(learner), kind)
 
 
 # Kept whole, or not at all
@@ -416,13 +419,13 @@ def test_half_precision_is_relative_to_each_row_however_large_or_small(size: int
 def test_keeping_that_takes_longer_than_computing_ends_by_itself(
     images: Images, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = ActivationStore.read
+    find = ActivationStore.find
 
-    def slowly(store: ActivationStore, keys: list[str]) -> Tensor:
-        time.sleep(1)
-        return read(store, keys)
+    def slowly(store: ActivationStore, key: str) -> tuple[Tensor, Tensor]:
+        time.sleep(0.2)
+        return find(store, key)
 
-    monkeypatch.setattr(ActivationStore, "read", slowly)
+    monkeypatch.setattr(ActivationStore, "find", slowly)
     monkeypatch.setattr("graft.lack.TRIED", 1)
     assert isinstance(evaluation_views(cut(images), images.train), ComputedViews)
     assert re.search(r"not kept: that takes .* ms an image, and computing", caplog.text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import multiprocessing
 import os
-import pickle
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from graft.backbones import build, preprocessing
 from graft.config import ModelConfig, SplitConfig
 from graft.datasets import Images
 from graft.filling import kept_crops, kept_pixels
-from graft.history import Phase
+from graft.history import EpochMetrics, Phase
 from graft.images import read_rgb
 from graft.manifest import scan
 from graft.pixels import Reader
@@ -143,15 +145,51 @@ def test_what_does_not_fit_is_read_from_files(
     assert not segments(cache)
 
 
-def test_another_process_maps_the_same_pixels_or_reads_files(images: Images, cache: Path) -> None:
+def test_another_process_maps_the_same_pixels_or_reads_files(images: Images, cache: Path, tmp_path: Path) -> None:
     path, sha256 = images.train.iloc[0][["path", "sha256"]]
-    reader = kept_crops(images.source, images.train, CacheConfig())
-    there: Reader = pickle.loads(pickle.dumps(reader))
-    assert torch.equal(there(path, sha256), reader(path, sha256))
-    for segment in segments(cache):
-        segment.unlink()
-    without: Reader = pickle.loads(pickle.dumps(reader))
-    assert torch.equal(without(path, sha256), reader(path, sha256))
+    reader = kept_pixels(images.source, images.train, LIGHT, CacheConfig())
+    expected = reader(path, sha256)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        no_files = replace(reader, root=tmp_path / "nowhere")
+        assert torch.equal(process.submit(no_files, path, sha256).result(), expected)
+        for segment in segments(cache):
+            segment.unlink()
+        assert torch.equal(process.submit(reader, path, sha256).result(), expected)
+
+
+def test_pixels_that_are_trained_on_are_in_use(images: Images, cache: Path) -> None:
+    start = time.time()
+    phase = replace(PHASE, epochs=2)
+
+    def age(_: Phase, epoch: int, __: EpochMetrics) -> None:
+        for path in segments(cache) if epoch == 0 else ():
+            os.utime(path, (1000, 1000))
+
+    loop = LoopConfig.model_validate({"batch_size": 16, "augmentation": CUTMIX})
+    train(Trained(build(MODEL, 10, seed=0)), phase, loop, images, 0, age)
+    assert all(path.stat().st_mtime >= start for path in segments(cache))
+
+
+def test_decoding_that_takes_longer_than_reading_is_worth_keeping_whoever_decodes(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any) -> np.ndarray:  # noqa: ANN401
+        time.sleep(0.05)
+        return read_rgb(*given)
+
+    monkeypatch.setattr("graft.lack.TRIED", 2)
+    monkeypatch.setattr("graft.pixels.read_rgb", slowly)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert len(images.train) > 32  # so that others decode
+    assert kept_pixels(images.source, images.train, LIGHT, CacheConfig()).store
+
+
+def test_other_augmentations_of_the_same_size_find_the_same_pixels(images: Images, cache: Path) -> None:
+    kept_pixels(images.source, images.train, LIGHT, CacheConfig())
+    before = segments(cache)
+    still = training_transform(AugmentationConfig(horizontal_flip=False), Preprocessing(256, 224))
+    assert kept_pixels(images.source, images.train, still, CacheConfig()).store
+    assert segments(cache) == before
 
 
 # No larger than needed
@@ -179,6 +217,7 @@ def test_without_augmentation_every_pixel_counts(images: Images) -> None:
     exact = training_transform(AugmentationConfig(strength="none"), images.source.preprocessing)
     kept = kept_pixels(images.source, images.train, exact, CacheConfig())
     assert exact.at_least is None
+    assert kept.store
     path, sha256 = images.train.iloc[0][["path", "sha256"]]
     assert torch.equal(kept(path, sha256), Reader(images.source.root, exact)(path, sha256))
 
