@@ -28,9 +28,10 @@ def benchmarks() -> Figure:
     """Three charts side by side: the pipeline against one plain loop, full fine-tuning, growth."""
     figure = Figure(figsize=(11.5, 3.3), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
+    runs = {int(path.stem.split("_")[1]): result(path.stem) for path in RESULTS.glob("pipeline_*.json")}
     bars(left, "One plain loop, and Graft's whole pipeline (s)", {
-        f"{count:,} images, {name}": statistics.median(each[key][0] for each in result(f"pipeline_{count}"))
-        for count in (244, 4000) for name, key in (("plain loop", "plain loop"), ("pipeline", "graft"))
+        f"{count:,} images, {name}": statistics.median(each[key][0] for each in runs[count])
+        for count in sorted(runs) for name, key in (("plain loop", "plain loop"), ("pipeline", "graft"))
     })  # fmt: skip
     bars(middle, "Full fine-tuning (images a second)", result("throughput"))
     rows = result("growth")

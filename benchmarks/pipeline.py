@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def multiplied(photos: Path, target: Path, count: int) -> Path:
         numbers = range(count)
         sources = (originals[number % len(originals)] for number in numbers)
         list(processes.map(partial(edit, target / "train"), sources, numbers, chunksize=64))
-    (target / "val").symlink_to(photos / "val")
+    shutil.copytree(photos / "val", target / "val")  # a link out of the folder is no part of the data
     return target
 
 

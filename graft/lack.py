@@ -47,7 +47,8 @@ class Lack:
         if self._batches == TRIED:
             keeping = self._seconds_to_keep()
             if keeping > seconds:
-                self.give_up(f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms")
+                reason = f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms"
+                self.give_up(reason, logging.INFO)
         elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
             self.write()
 
@@ -67,11 +68,11 @@ class Lack:
         except OSError as error:
             self.give_up(error)
 
-    def give_up(self, reason: object) -> None:
+    def give_up(self, reason: object, level: int = logging.WARNING) -> None:
         """Go on without, and say so."""
         self.given_up, self._names, self._rows = True, [], []
         self.store.take_back()
-        logger.warning("%s computed anew each time, not kept: %s.", self.what, reason)
+        logger.log(level, "%s computed anew each time, not kept: %s.", self.what, reason)
 
     def _seconds_to_keep(self) -> float:
         """Of what was taken so far, for each reading of a row."""

@@ -427,6 +427,7 @@ def test_keeping_that_takes_longer_than_computing_ends_by_itself(
 
     monkeypatch.setattr(ActivationStore, "find", slowly)
     monkeypatch.setattr("graft.lack.TRIED", 1)
+    caplog.set_level(logging.INFO, logger="graft.lack")
     assert isinstance(evaluation_views(cut(images), images.train), ComputedViews)
     assert re.search(r"not kept: that takes .* ms an image, and computing", caplog.text)
 
