@@ -40,9 +40,9 @@ def benchmarks() -> Figure:
         [row["images"] for row in rows], [row["forecast_seconds"] for row in rows], "o:", color=QUIET,
         label="forecast by graft plan",
     )  # fmt: skip
-    right.set(xscale="log", yscale="log", xlabel="images", ylabel="seconds")
+    right.set(xlim=(0, None), ylim=(0, None), xlabel="images", ylabel="seconds")
     right.legend(frameon=False, fontsize=8)
-    dress(right, "The whole pipeline")
+    dress(right, "The whole pipeline, head only")
     return figure
 
 
@@ -56,6 +56,7 @@ def views() -> Figure:
         axes.errorbar(counts, mean, spread, color=colour, marker="o", markersize=4, capsize=3, label=name)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(top=0.99)  # room for the legend
     axes.set(xlabel="views of each image, each one pass over the images", ylabel="accuracy on the holdout")
     axes.legend(frameon=False, fontsize=8)
     dress(axes, "How many augmented views are enough (5 seeds)")
