@@ -18,13 +18,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from few_digits import MODEL, few_digits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from graft.activations import ActivationStore
 from graft.backbones import build, preprocessing, stages
-from graft.config import ModelConfig, SplitConfig
 from graft.cut import Cut
 from graft.datasets import Images, ImageSource
 from graft.evaluation import evaluate, evaluate_rest
@@ -39,15 +39,11 @@ from graft.frozen_views import (
 )
 from graft.history import EpochMetrics, Phase
 from graft.learner import Learner
-from graft.manifest import scan
-from graft.recipe import images_of
 from graft.row_store import NoRoomError
-from graft.splits import split_images
 from graft.supply import Activations, Pixels, Supply
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, LoraConfig
 
-MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 GRADUAL = Phase("finetune", 3, 1e-4, 0.5, None, (0, 1))
 LARGE = 10**9
 
@@ -67,11 +63,7 @@ def _keeping_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def images(digits: Path) -> Images:
     """Four of each digit to train on, two to validate."""
-    manifest = scan(digits)
-    clusters = {path: number for number, path in enumerate(manifest.table["path"])}
-    every = images_of(manifest.folder(), split_images(manifest, clusters, SplitConfig()), preprocessing(MODEL))
-    few = every.validation.groupby("label").head(2)
-    return replace(every, train=every.train.groupby("label").head(4), validation=few)
+    return few_digits(digits, 4, 2)
 
 
 def loop(**values: Any) -> LoopConfig:  # noqa: ANN401

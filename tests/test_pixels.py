@@ -15,25 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from few_digits import MODEL, few_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from graft.backbones import build, preprocessing
-from graft.config import ModelConfig, SplitConfig
+from graft.backbones import build
 from graft.datasets import Images
 from graft.filling import kept_crops, kept_pixels
 from graft.history import EpochMetrics, Phase
 from graft.images import read_rgb
-from graft.manifest import scan
 from graft.pixels import Reader
-from graft.recipe import images_of
-from graft.splits import split_images
 from graft.training import Trained, train
 from graft.training_config import AugmentationConfig, CacheConfig, LoopConfig
 from graft.transforms import Preprocessing, training_transform
 
-MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 LIGHT = training_transform(AugmentationConfig(), Preprocessing(256, 224))
 PHASE = Phase("finetune", 2, 1e-4, 0.5, None, (0,))
 CUTMIX = {"strength": "light", "cutmix_alpha": 1.0}  # which needs pixels, whatever is frozen
@@ -49,11 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def images(digits: Path) -> Images:
     """Four of each digit to train on, two to validate."""
-    manifest = scan(digits)
-    clusters = {path: number for number, path in enumerate(manifest.table["path"])}
-    every = images_of(manifest.folder(), split_images(manifest, clusters, SplitConfig()), preprocessing(MODEL))
-    few = every.validation.groupby("label").head(2)
-    return replace(every, train=every.train.groupby("label").head(4), validation=few)
+    return few_digits(digits, 4, 2)
 
 
 def run(images: Images, **values: Any) -> Trained:  # noqa: ANN401
