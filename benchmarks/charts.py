@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graft.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png
+from graft.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, dress
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 
@@ -76,13 +76,6 @@ def bars(axes: Axes, title: str, values: dict[str, float]) -> None:
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     dress(axes, title)
-
-
-def dress(axes: Axes, title: str) -> None:
-    """As figures of runs look."""
-    axes.set_title(title, fontsize=10, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8, colors=INK)
 
 
 def result(name: str) -> Any:  # noqa: ANN401

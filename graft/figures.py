@@ -44,7 +44,7 @@ def learning_curves(warm_up: list[EpochMetrics], fine_tune: list[EpochMetrics]) 
     _line(right, x, [epoch.val_accuracy for epoch in epochs], GREEN, "accuracy")
     _line(right, x, [epoch.val_macro_f1 for epoch in epochs], BLUE, "macro-F1")
     for axes, title in ((left, "Loss (nats)"), (right, "On validation images")):
-        _dress(axes, title)
+        dress(axes, title)
         axes.set_xlabel("epoch")
         axes.set_xticks(x)
         if fine_tune and warm_up:
@@ -94,7 +94,7 @@ def reliability(said: Predictions) -> Figure:
     sizes = 15 + 200 * count[shown] / max(count.max(), 1)
     axes.scatter(confidence[shown], right[shown], s=sizes, color=GREEN, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share right")
-    _dress(axes, f"Calibration error {said.ece:.3f} (temperature {said.temperature:.2f})")
+    dress(axes, f"Calibration error {said.ece:.3f} (temperature {said.temperature:.2f})")
     return figure
 
 
@@ -111,7 +111,7 @@ def folds(result: CrossValidation) -> Figure:
     axes.axhline(mean, color=GREEN, linewidth=1)
     axes.set_xticks(x, [f"fold {k}" for k in x])
     axes.set_xlim(-0.5, len(x) - 0.5)
-    _dress(axes, f"Accuracy {mean:.3f} ± {spread:.3f}")
+    dress(axes, f"Accuracy {mean:.3f} ± {spread:.3f}")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -128,7 +128,7 @@ def rate_curve(curve: RateCurve, key: str) -> Figure:
     axes.set(xscale="log", xlabel=key, ylabel="training loss (nats)")
     axes.xaxis.set_major_formatter("{x:.0e}")
     axes.xaxis.set_minor_formatter("")
-    _dress(axes, "Suggested: a tenth of where the loss is lowest")
+    dress(axes, "Suggested: a tenth of where the loss is lowest")
     return figure
 
 
@@ -141,7 +141,7 @@ def class_histogram(counts: Mapping[str, int]) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("images")
-    _dress(axes, f"{sum(counts.values())} images in {len(names)} classes")
+    dress(axes, f"{sum(counts.values())} images in {len(names)} classes")
     return figure
 
 
@@ -163,7 +163,7 @@ def image_sizes(table: pd.DataFrame) -> Figure:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    _dress(axes, "Sizes")
+    dress(axes, "Sizes")
     if len(decoded):
         axes.legend(frameon=False, fontsize=8)
     return figure
@@ -195,7 +195,8 @@ def _line(axes: Axes, x: np.ndarray, y: list[float], colour: str, label: str) ->
     axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.5, label=label)
 
 
-def _dress(axes: Axes, title: str) -> None:
+def dress(axes: Axes, title: str) -> None:
+    """A title, and no more lines than are needed."""
     axes.set_title(title, fontsize=10, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
