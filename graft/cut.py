@@ -13,6 +13,7 @@ from graft.datasets import ImageSource
 from graft.devices import Compute
 from graft.features import stage_inputs, stage_module
 from graft.freezing import fingerprint
+from graft.fusing import fused
 from graft.guards import require_normalised
 from graft.training_config import LoopConfig
 from graft.transforms import ImageTransform, evaluation_transform, training_transform
@@ -78,7 +79,7 @@ class FrozenLayers:
     """What reaches some stages of crops: the network is run in eval mode, up to the last of them."""
 
     def __init__(self, cut: Cut, compute: Compute, stages: list[str]) -> None:
-        self.model, self.compute, self.stages = compute.place_model(cut.model), compute, stages
+        self.model, self.compute, self.stages = compute.place_model(fused(cut.model)), compute, stages
         self.preprocessing = cut.source.preprocessing
 
     def __call__(self, crops: Tensor) -> dict[str, Tensor]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from graft.depthwise import FastDepthwise
 from graft.errors import ConfigError, TrainingError, said
+from graft.memory import keep_freed_memory
 from graft.training_config import ComputeConfig
 from graft.transforms import Preprocessing, normalise
 
@@ -37,7 +39,8 @@ class Compute:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Compute with so many threads inside."""
+        """Compute with so many threads inside; memory that is freed is kept from now on."""
+        keep_freed_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -45,9 +48,13 @@ class Compute:
         finally:
             torch.set_num_threads(before)
 
-    def autocast(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """Mixed precision for what runs inside; weights stay in float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            slow = self.device.type == "cpu" and self.dtype is torch.bfloat16
+            with FastDepthwise() if slow else nullcontext():
+                yield
 
     def scaler(self) -> torch.amp.GradScaler:
         """Keeps small gradients of float16 from vanishing; does nothing at any other precision."""

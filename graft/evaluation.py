@@ -16,6 +16,7 @@ from graft.devices import Compute
 from graft.features import Rest, averaged, head_inputs
 from graft.filling import kept_crops
 from graft.frozen_views import FrozenViews, evaluation_views
+from graft.fusing import fused
 from graft.metrics import Predictions
 from graft.pixels import Reader
 from graft.training_config import ComputeConfig
@@ -30,9 +31,10 @@ def evaluate(
 ) -> Predictions:  # fmt: skip
     """What a model says of these images, in float32."""
     here, shape = Compute.of(compute), source.preprocessing
-    model = here.place_model(model).eval()
+    model = here.place_model(fused(model))
     batches = evaluation_batches(source, rows, reader)
-    with torch.inference_mode(), tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False) as bar:
+    bar = tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False)
+    with bar, here.running(), torch.inference_mode():
         return _joined((model(here.place_images(pixels, shape)) for pixels, *_ in bar), source, rows)
 
 
@@ -50,7 +52,7 @@ def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
 def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFrame, here: Compute) -> Predictions:
     """What a model in eval mode says of images of which is known what reaches it."""
     rest.model.eval()
-    with torch.inference_mode():
+    with here.running(), torch.inference_mode():
         return _joined((rest(here.place(given)) for given in views.in_order(JUDGED_AT_ONCE)), source, rows)
 
 

@@ -21,6 +21,7 @@ from graft.devices import Compute, enough_memory
 from graft.features import Rest, stage_inputs
 from graft.filling import missing_pixels
 from graft.frozen_views import missing_ahead
+from graft.fusing import fused
 from graft.history import Phase
 from graft.learner import Learner
 from graft.pixels import Reader
@@ -141,17 +142,18 @@ class _Trial:
     def __init__(self, network: nn.Module, images: Images, loop: LoopConfig) -> None:
         self.images, self.loop, self.compute = images, loop, Compute.of(loop.compute)
         self.network = self.compute.place_model(network).eval()
+        self.fused = self.compute.place_model(fused(network))
         self.reading = _Reading(images, loop)
         self.placed = self.compute.place_images(self.reading.pixels, images.source.preprocessing)
 
     def whole(self) -> float:
         """To compute all without a gradient."""
         with torch.inference_mode():
-            return self._median(lambda: self.network(self.placed))
+            return self._median(lambda: self.fused(self.placed))
 
     def front(self, stage: str) -> float:
         """To decode, augment and compute what reaches a stage."""
-        computing = self._median(lambda: stage_inputs(self.network, self.placed, [stage]))
+        computing = self._median(lambda: stage_inputs(self.fused, self.placed, [stage]))
         return self.reading.decoding + self.reading.varying + computing
 
     def training(self, phase: Phase, images: int, validated: int) -> float:
@@ -193,7 +195,7 @@ class _Trial:
 
     def _median(self, work: Callable[[], object]) -> float:
         times = []
-        with enough_memory(self.loop.batch_size):
+        with enough_memory(self.loop.batch_size), self.compute.running():
             for _ in range(TRIALS):
                 begun = time.perf_counter()
                 work()

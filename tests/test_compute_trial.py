@@ -62,7 +62,7 @@ def test_what_is_clearly_faster_is_taken_and_the_next_is_measured_against_it(
 
 
 def test_what_is_hardly_faster_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    ratios(monkeypatch, 0.8, 1.2)
+    ratios(monkeypatch, 0.9, 1.2)
     assert fastest(OPEN, NETWORK) == USUAL
 
 

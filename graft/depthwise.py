@@ -1,0 +1,58 @@
+"""Strided depthwise convolutions, whose gradient oneDNN takes up to a hundred times too long for in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+
+class FastDepthwise(TorchFunctionMode):
+    """Inside, on a CPU in bfloat16, such a convolution passes on a gradient that is computed in float32.
+
+    Only the gradient of what goes in is slow, and only it is: weights are given theirs in bfloat16 as before.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  what torch's functions give  # fmt: skip
+        """Take the place of ``torch.conv2d`` where it is such a one."""
+        if function is torch.conv2d and torch.is_grad_enabled() and _is_slow(args):
+            return _Strided.apply(*args)
+        return function(*args, **(kwargs or {}))
+
+
+def _is_slow(args: tuple[Any, ...]) -> bool:
+    """Whether a strided depthwise convolution is asked for on a CPU, as ``nn.Conv2d`` does."""
+    if len(args) != 7:
+        return False
+    given, weight, _, stride, _, _, groups = args
+    return bool(given.device.type == "cpu" and groups == len(weight) > 1 and max(stride) > 1)
+
+
+class _Strided(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None, *how: object) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(given, weight)
+        ctx.how, ctx.bias_sizes = how, None if bias is None else [len(bias)]
+        return torch.conv2d(given, weight, bias, *how)  # type: ignore[call-overload,no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        given, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.how
+        how = ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups
+        back = torch.ops.aten.convolution_backward
+        to_given, to_weight, to_bias = ctx.needs_input_grad[:3]
+        passed_on = None
+        if to_given:
+            passed_on = back(gradient.float(), given.float(), weight.float(), *how, [True, False, False])[0]
+        _, of_weight, of_bias = back(gradient, given, weight, *how, [False, to_weight, to_bias])
+        return passed_on, of_weight, of_bias, None, None, None, None
