@@ -1,6 +1,6 @@
 """Images a second in full fine-tuning of MobileNetV2: Graft beside timm, transformers and fastai.
 
-    python benchmarks/throughput.py PHOTOS --weights FILE --rivals FOLDER [--side 3000] [--epochs 3] [--json FILE]
+    python benchmarks/throughput.py PHOTOS --weights FILE --rivals FOLDER [--side 3000] [--epochs 8] [--json FILE]
 
 PHOTOS holds ``train/``. Each side runs in turn in a process of its own, from scratch, at 224 px, with the same
 batch, random crops of 60 to 100 % of the area and flips (``benchmarks/rivals/``), two workers where it has them,
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="with which Graft begins")
     parser.add_argument("--rivals", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--side", type=int)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()

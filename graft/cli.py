@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING
 
 from graft import __version__
 from graft.errors import GraftError, shown
+from graft.garbage import collect_seldom, end_at_once, importing
 
 if TYPE_CHECKING:
     from graft.config import TrainingParameters
+
+
+def console() -> None:
+    """Run the command that this process was started with, and end the process with its exit code."""
+    codes: list[int] = []
+    end_at_once(codes)
+    collect_seldom()
+    codes.append(main())
+    sys.exit(codes[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,8 +148,9 @@ def _setup(_: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import graft.runtime.quiet  # noqa: F401
-    from graft.runtime.run import run
+    with importing():
+        import graft.runtime.quiet  # noqa: F401
+        from graft.runtime.run import run
 
     run(options.pipeline, options.config, options.set)
 

@@ -12,6 +12,7 @@ import yaml
 
 from graft.config_file import read_yaml, with_overrides
 from graft.errors import GraftError
+from graft.garbage import importing
 from graft.runtime.stack import tracking_uri
 from graft.runtime.strict import StrictPipeline, check_config
 
@@ -22,7 +23,8 @@ def run(kind: Literal["training", "promotion"], config: Path, assignments: list[
     Raises ``ConfigError`` before anything has started, and any ``GraftError`` of a step.
     """
     tracking_uri()
-    pipeline = getattr(importlib.import_module(f"pipelines.{kind}"), f"{kind}_pipeline")
+    with importing():
+        pipeline = getattr(importlib.import_module(f"pipelines.{kind}"), f"{kind}_pipeline")
     assert isinstance(pipeline, StrictPipeline)
     content = with_overrides(read_yaml(config), assignments)
     check_config(content, pipeline, str(config))
