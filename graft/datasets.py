@@ -208,7 +208,7 @@ def evaluation_batches(
     """Batches in the order of the rows, as the exported model sees the images."""
     reader = reader or Reader(source.root, evaluation_transform(source.preprocessing))
     order = _batched(_InOrder(len(rows)), batch_size)
-    many = len(rows) > 4 * batch_size and not reader.store  # else there is nothing to do for workers
+    many = len(rows) > 4 * batch_size and not reader.holds_all  # else there is nothing to do for workers
     return _loader(_Images(reader, rows, source.classes, Variety(0)), order, many)
 
 

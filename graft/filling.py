@@ -48,14 +48,14 @@ def fill(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> None:
 
 
 def kept_pixels(source: ImageSource, rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> Reader:
-    """A reader of these images, which are decoded once and kept; where that is not to be, from their files."""
+    """A reader of these images, which are decoded once and kept; what is not to be kept comes from its file."""
     from_files = Reader(source.root, transform)
     if cache.max_gb == 0:
         return from_files
     store = PixelStore(transform, cache)
-    lack = Lack("Pixels are", store, list(rows["sha256"]))
+    lack = Lack("Pixels are", store, list(rows["sha256"]), in_parts=True)
     make_good([lack], lambda _: _decode(lack, store, rows, from_files))
-    return from_files if lack.given_up else replace(from_files, store=store)
+    return from_files if lack.given_up else replace(from_files, store=store, holds_all=not lack.full)
 
 
 def missing_pixels(rows: pd.DataFrame, transform: ImageTransform, cache: CacheConfig) -> int:
@@ -76,7 +76,7 @@ def _decode(lack: Lack, store: PixelStore, rows: pd.DataFrame, reader: Reader) -
         names, images, seconds = zip(*batch, strict=True)
         with lack.or_give_up():
             lack.take(list(names), store.encode(list(images)), sum(seconds) / len(batch))
-        if lack.given_up:
+        if lack.given_up or lack.full:
             return
     logger.info(
         "The pixels of %d images are kept (decoded in %.1f s).", len(wanted), time.perf_counter() - started

@@ -116,24 +116,23 @@ class _Reading:
         self.crop_bytes = crops[0].nbytes
         self.judged = pd.concat([images.train, images.validation])
         needed = len(images.train) * self.bytes + len(self.judged) * self.crop_bytes
-        self.keeps = 0 < needed <= self.cache.max_gb * 1e9
+        self.kept_share = min(1.0, self.cache.max_gb * 1e9 / needed) if needed else 0.0
 
     def to_train(self) -> float:
         """In each epoch that trains from pixels."""
-        return self.varying + (0.0 if self.keeps else self.decoding)
+        return self.varying + (1 - self.kept_share) * self.decoding
 
     def to_judge(self) -> float:
         """In each epoch that judges from pixels."""
-        return 0.0 if self.keeps else self.decoding_whole
+        return (1 - self.kept_share) * self.decoding_whole
 
     def to_keep(self) -> tuple[float, int]:
         """Seconds to decode all that is to be kept and is not yet, and its bytes."""
-        if not self.keeps:
-            return 0.0, 0
         trained = missing_pixels(self.images.train, self.varied, self.cache) if self.bytes else 0
         judged = missing_pixels(self.judged, self.exact, self.cache)
         seconds = trained * self.decoding + judged * self.decoding_whole
-        return seconds, trained * self.bytes + judged * self.crop_bytes
+        held = trained * self.bytes + judged * self.crop_bytes
+        return self.kept_share * seconds, round(self.kept_share * held)
 
 
 class _Trial:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from graft.row_store import Rows, RowStore
+from graft.row_store import NoRoomError, Rows, RowStore
 
 logger = logging.getLogger(__name__)
 SEGMENT_BYTES = 32 * 2**20
@@ -18,15 +18,18 @@ READ_AT_LEAST = 4  # times, in epochs and folds: so many share the cost of writi
 
 
 class Lack:
-    """What is missing of a store, and what has been computed of it but not yet written; ``what`` names it."""
+    """What is missing of a store, and what has been computed of it but not yet written; ``what`` names it.
 
-    def __init__(self, what: str, store: RowStore, keys: list[str]) -> None:
-        self.what, self.store, self.keys = what, store, keys
+    Where not all of it fits, nothing is kept, or ``in_parts`` as much as does.
+    """
+
+    def __init__(self, what: str, store: RowStore, keys: list[str], in_parts: bool = False) -> None:
+        self.what, self.store, self.keys, self.in_parts = what, store, keys, in_parts
         self.missing: set[str] = set()
-        self.given_up = False
+        self.given_up = self.full = False
         self._names: list[str] = []
         self._rows: list[Rows] = []
-        self._batches, self._written = 0, time.monotonic()
+        self._batches, self._written, self._added = 0, time.monotonic(), 0
 
     def look(self) -> bool:
         """Whether anything is missing."""
@@ -35,12 +38,17 @@ class Lack:
 
     def wanted(self, names: list[str]) -> list[int]:
         """The numbers of those that are to be taken."""
-        return [] if self.given_up else [number for number, name in enumerate(names) if name in self.missing]
+        return (
+            []
+            if self.given_up or self.full
+            else [number for number, name in enumerate(names) if name in self.missing]
+        )
 
     def take(self, names: list[str], rows: Rows, seconds: float) -> None:
         """Keep rows, each of which took so many seconds to compute."""
         if self._batches == 0:
-            self.store.require_room(rows.values.nbytes // len(rows) * len(self.missing))
+            needed = len(rows) if self.in_parts else len(self.missing)
+            self.store.require_room(rows.values.nbytes // len(rows) * needed)
         self._names += names
         self._rows.append(rows)
         self._batches += 1
@@ -58,15 +66,21 @@ class Lack:
         self._names, self._rows, self._written = [], [], time.monotonic()
         if names:
             self.store.add(names, Rows.joined(rows))
+            self._added += len(names)
         return names
 
     @contextmanager
     def or_give_up(self) -> Iterator[None]:
-        """Give up where what runs inside finds no room."""
+        """Give up where what runs inside finds no room, or keep what is kept where a part is of use."""
         try:
             yield
         except OSError as error:
-            self.give_up(error)
+            kept = len(set(self.keys)) - len(self.missing) + self._added
+            if self.in_parts and kept and isinstance(error, NoRoomError):
+                self.full, self._names, self._rows = True, [], []
+                logger.info("%s kept of %d images, and of the others computed anew: %s.", self.what, kept, error)
+            else:
+                self.give_up(error)
 
     def give_up(self, reason: object, level: int = logging.WARNING) -> None:
         """Go on without, and say so."""

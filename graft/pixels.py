@@ -30,16 +30,17 @@ class PixelStore(RowStore):
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads images up to where chance begins: from a store that holds all that are asked for, or from files."""
+    """Reads images up to where chance begins: from a store that holds all or some of them, or from files."""
 
     root: Path
     transform: ImageTransform
     store: PixelStore | None = None
+    holds_all: bool = False
 
     def __call__(self, path: str, sha256: str) -> Tensor:
         """Uint8 ``[3, height, width]``, the same either way; raises ``DataError`` as ``read_rgb``."""
         if self.store:
-            with suppress(KeyError):  # thrown out before this process came to map it
+            with suppress(KeyError):  # it did not fit, or was thrown out before this process came to map it
                 return self.store.find(sha256)[0]
         pixels = read_rgb(self.root / path, sha256, self.transform.at_least)
         return self.transform.fixed(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))

@@ -136,6 +136,25 @@ def test_what_does_not_fit_is_read_from_files(
     assert not segments(cache)
 
 
+def test_what_fits_is_kept_and_the_rest_read_from_files(
+    images: Images, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="graft.lack")
+    monkeypatch.setattr("graft.lack.SEGMENT_BYTES", 1)
+    whole = kept_pixels(images.source, images.train, LIGHT, CacheConfig())
+    assert whole.holds_all
+    held = sum(path.stat().st_size for path in segments(cache))
+    elsewhere(monkeypatch)
+    for _ in range(2):  # the second time, some are there already
+        some = kept_pixels(images.source, images.train, LIGHT, CacheConfig(max_gb=held / 2 / 1e9))
+        assert some.store is not None
+        assert not some.holds_all
+        assert 0 < len(some.store.missing(list(images.train["sha256"]))) < len(images.train)
+        for path, sha256 in zip(images.train["path"], images.train["sha256"], strict=True):
+            assert torch.equal(some(path, sha256), whole(path, sha256))
+    assert "and of the others computed anew" in caplog.text
+
+
 def test_another_process_maps_the_same_pixels_or_reads_files(images: Images, cache: Path, tmp_path: Path) -> None:
     path, sha256 = images.train.iloc[0][["path", "sha256"]]
     reader = kept_pixels(images.source, images.train, LIGHT, CacheConfig())
