@@ -1,4 +1,4 @@
-"""What keeping freed memory, folded batch norms and fast depthwise gradients save on a CPU, beside torch alone.
+"""What huge pages, folded batch norms and fast depthwise gradients save on a CPU, beside torch alone.
 
     python benchmarks/fast_paths.py [--architecture mobilenet_v2] [--rounds 3]
 
@@ -54,7 +54,8 @@ def main() -> None:
 def in_a_process(architecture: str, side: str) -> dict[str, float]:
     """One side, timed."""
     command = [sys.executable, __file__, "--architecture", architecture, "--side", side]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    pages = {"THP_MEM_ALLOC_ENABLE": "1" if side == "graft" else "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | pages)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -68,30 +69,30 @@ def timed(architecture: str, graft: bool) -> dict[str, float]:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         compute = Compute(torch.device("cpu"), dtype, True)
 
-        def precise(compute: Compute = compute) -> AbstractContextManager[object]:
+        def mixed(compute: Compute = compute) -> AbstractContextManager[object]:
             if graft:
                 return compute.autocast()
             return torch.autocast("cpu", compute.dtype, enabled=compute.dtype is not torch.float32)
 
         with compute.running() if graft else nullcontext():
             judging = compute.place_model(fused(model)) if graft else model.eval()
-            found[f"forward, {name}"] = best_of(lambda: forward(judging, images, precise))  # noqa: B023
+            found[f"forward, {name}"] = best_of(lambda: forward(judging, images, mixed))  # noqa: B023
             model.train()
-            found[f"training step, {name}"] = best_of(lambda: step(model, images, labels, precise))
+            found[f"training step, {name}"] = best_of(lambda: step(model, images, labels, mixed))
     return found
 
 
-def forward(model: nn.Module, images: Tensor, precise: Callable[[], AbstractContextManager[object]]) -> None:
+def forward(model: nn.Module, images: Tensor, mixed: Callable[[], AbstractContextManager[object]]) -> None:
     """Without a gradient."""
-    with torch.inference_mode(), precise():
+    with torch.inference_mode(), mixed():
         model(images)
 
 
 def step(
-    model: nn.Module, images: Tensor, labels: Tensor, precise: Callable[[], AbstractContextManager[object]]
+    model: nn.Module, images: Tensor, labels: Tensor, mixed: Callable[[], AbstractContextManager[object]]
 ) -> None:
     """Forward and backward, all layers thawed."""
-    with precise():
+    with mixed():
         loss = cross_entropy(model(images), labels)
     loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from graft import __version__
 from graft.errors import GraftError, shown
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graft.config import TrainingParameters
 
 
-def console() -> None:
+def console() -> NoReturn:
     """Run the command that this process was started with, and end the process with its exit code."""
     codes: list[int] = []
     end_at_once(codes)

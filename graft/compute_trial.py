@@ -40,7 +40,12 @@ def fastest(config: ComputeConfig, network: nn.Module) -> ComputeConfig:
     if not others:
         return usual
     place = cache_place(
-        "compute", config.model_dump_json(), usual.model_dump_json(), repr(network), *_machine(usual)
+        "compute",
+        config.model_dump_json(),
+        usual.model_dump_json(),
+        repr(network),
+        *_machine(usual),
+        str(WORTH_WHILE),
     )
     if known := _remembered(place):
         return known

@@ -79,7 +79,7 @@ class FrozenLayers:
     """What reaches some stages of crops: the network is run in eval mode, up to the last of them."""
 
     def __init__(self, cut: Cut, compute: Compute, stages: list[str]) -> None:
-        self.model, self.compute, self.stages = compute.place_model(fused(cut.model)), compute, stages
+        self.model, self.compute, self.stages = fused(compute.place_model(cut.model)), compute, stages
         self.preprocessing = cut.source.preprocessing
 
     def __call__(self, crops: Tensor) -> dict[str, Tensor]:

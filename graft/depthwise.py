@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class FastDepthwise(TorchFunctionMode):
-    """Inside, on a CPU in bfloat16, such a convolution passes on a gradient that is computed in float32.
+    """Inside, on a CPU in bfloat16, the gradient of what goes into such a convolution is computed in float32.
 
-    Only the gradient of what goes in is slow, and only it is: weights are given theirs in bfloat16 as before.
+    Only that gradient is slow: those of the weights are computed in bfloat16 as before.
     """
 
     def __torch_function__(
@@ -28,11 +28,12 @@ class FastDepthwise(TorchFunctionMode):
 
 
 def _is_slow(args: tuple[Any, ...]) -> bool:
-    """Whether a strided depthwise convolution is asked for on a CPU, as ``nn.Conv2d`` does."""
-    if len(args) != 7:
+    """Whether a strided depthwise convolution of a batch is asked for on a CPU, as ``nn.Conv2d`` does."""
+    if len(args) != 7 or not all(isinstance(each, tuple) for each in args[3:6]):
         return False
     given, weight, _, stride, _, _, groups = args
-    return bool(given.device.type == "cpu" and groups == len(weight) > 1 and max(stride) > 1)
+    depthwise = groups == len(weight) > 1 == weight.shape[1]
+    return bool(depthwise and max(stride) > 1 and given.ndim == 4 and given.device.type == "cpu")
 
 
 class _Strided(torch.autograd.Function):

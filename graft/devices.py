@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from graft.depthwise import FastDepthwise
 from graft.errors import ConfigError, TrainingError, said
-from graft.memory import keep_freed_memory
 from graft.training_config import ComputeConfig
 from graft.transforms import Preprocessing, normalise
 
@@ -39,8 +38,7 @@ class Compute:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Compute with so many threads inside; memory that is freed is kept from now on."""
-        keep_freed_memory()
+        """Compute with so many threads inside."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -50,7 +48,7 @@ class Compute:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Mixed precision for what runs inside; weights stay in float32."""
+        """Mixed precision for what runs inside, without oneDNN's slowest kernel; weights stay in float32."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             slow = self.device.type == "cpu" and self.dtype is torch.bfloat16
             with FastDepthwise() if slow else nullcontext():

@@ -31,7 +31,7 @@ def evaluate(
 ) -> Predictions:  # fmt: skip
     """What a model says of these images, in float32."""
     here, shape = Compute.of(compute), source.preprocessing
-    model = here.place_model(fused(model))
+    model = fused(here.place_model(model))
     batches = evaluation_batches(source, rows, reader)
     bar = tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False)
     with bar, here.running(), torch.inference_mode():
@@ -62,11 +62,12 @@ def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
         views = evaluation_views(cut, rows)
         return torch.cat([averaged(given) for given in views.in_order(JUDGED_AT_ONCE)]).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
-    model = here.place_model(cut.model)
+    model = fused(here.place_model(cut.model))
     each = (
         head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in evaluation_batches(cut.source, rows)
     )
-    return torch.cat([some.float().cpu() for some in each]).numpy()
+    with here.running():
+        return torch.cat([some.float().cpu() for some in each]).numpy()
 
 
 def _joined(logits: Iterable[Tensor], source: ImageSource, rows: pd.DataFrame) -> Predictions:

@@ -141,7 +141,7 @@ class _Trial:
     def __init__(self, network: nn.Module, images: Images, loop: LoopConfig) -> None:
         self.images, self.loop, self.compute = images, loop, Compute.of(loop.compute)
         self.network = self.compute.place_model(network).eval()
-        self.fused = self.compute.place_model(fused(network))
+        self.fused = fused(self.network)
         self.reading = _Reading(images, loop)
         self.placed = self.compute.place_images(self.reading.pixels, images.source.preprocessing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -17,28 +17,38 @@ def fused(model: nn.Module) -> nn.Module:
     """A copy in eval mode that computes the same but for rounding, with the same stages.
 
     A batch norm is folded in where its convolution lies in the same stage, so that what passes from stage to stage
-    does not change.
+    does not change. All other weights are shared with the model, which stays as it is.
     """
-    model = copy.deepcopy(model).eval()
-    for convolution, norm in list(_pairs(model)):
+    shared: dict[int, Any] = {id(value): value for value in (*model.parameters(), *model.buffers())}
+    model = copy.deepcopy(model, shared).eval()
+    for convolution, norm in _pairs(model):
         both: Any = model.get_submodule(convolution), model.get_submodule(norm)
         model.set_submodule(convolution, fuse_conv_bn_eval(*both))
-        model.set_submodule(norm, nn.Identity())
+        model.set_submodule(norm, nn.Identity().eval())
     return model
 
 
-def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of each convolution whose one user is a batch norm, and of that."""
+def _pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """The names of each convolution that runs once, for a batch norm that runs once, and of that."""
     modules = dict(model.named_modules())
     if not any(isinstance(module, nn.BatchNorm2d) for module in modules.values()):
-        return
-    for node in _Tracer().trace(model).nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
-            continue
-        before = node.args[0]
-        follows = before.op == "call_module" and isinstance(modules[before.target], nn.Conv2d)
-        if follows and len(before.users) == 1 and stage_of(before.target) == stage_of(node.target):
-            yield before.target, node.target
+        return []
+    tracer = _Tracer()
+    calls = [node for node in tracer.trace(model).nodes if node.op == "call_module"]
+    tracer.root = nn.Module()  # a tracer is garbage that only the collector finds, and would hold the model
+    times = Counter(modules[call.target] for call in calls)
+    neighbours = [
+        (before.target, call.target) for call in calls for before in call.all_input_nodes
+        if before in calls and len(before.users) == 1 and stage_of(before.target) == stage_of(call.target)
+    ]  # fmt: skip
+    return [
+        (first, second) for first, second in neighbours
+        if _fit(modules[first], modules[second]) and times[modules[first]] == times[modules[second]] == 1
+    ]  # fmt: skip
+
+
+def _fit(before: nn.Module, norm: nn.Module) -> bool:
+    return type(before) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_var is not None
 
 
 class _Tracer(Tracer):

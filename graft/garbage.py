@@ -23,7 +23,10 @@ def collect_seldom() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import inside: modules are no garbage, now or later."""
+    """Import inside: modules are no garbage, now or later. It does nothing in another kind of process."""
+    if gc.get_threshold()[0] != NEW_OBJECTS:
+        yield
+        return
     gc.disable()
     try:
         yield
@@ -33,10 +36,9 @@ def importing() -> Iterator[None]:
 
 
 def end_at_once(codes: list[int]) -> None:
-    """Once all that waits for the end of this process has run, end it with the exit code in the list.
+    """Once all that is registered with ``atexit`` from now on has run, end this process with the code in the list.
 
-    Where the list is still empty then, an error that nobody foresaw ends it, as it always would. To be called
-    first of all, as what is registered first runs last.
+    Where the list is still empty then, an error that nobody foresaw ends it, as it always would.
     """
     atexit.register(_end, codes)
 
@@ -45,6 +47,9 @@ def _end(codes: list[int]) -> None:
     if not codes:
         gc.unfreeze()  # or libraries would complain that their functions are never taken apart
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads what is left to say: Python itself ends so then
+        codes[0] = 120
     os._exit(codes[0])

@@ -56,7 +56,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
-    with seeded(seed), enough_memory(loop.batch_size):
+    with seeded(seed), enough_memory(loop.batch_size), learner.compute.running():
         every = _endless(inputs)
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from networks import lived_in
 from torch import nn
 from torch.nn import functional
 from torchvision import models
@@ -71,10 +72,23 @@ def test_cut_before_any_stage_it_gives_the_same(architecture: str) -> None:
     model, px = build(small, 3, seed=0).eval(), preprocessing(small).crop_px
     images = torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(0))
     names = [name for name in stages(model)[1:] if name != "embedding"]
-    whole, given = model(images), stage_inputs(fused(model), images, names)
+    whole, given = model(images), stage_inputs(model, images, names)
     for name in names:
         difference = (Rest(model, name)(given[name]) - whole).abs().max()
         assert difference <= 1e-5 * whole.abs().max(), name
+
+
+@pytest.mark.parametrize("architecture", marked(set(ALL)))
+@torch.no_grad()
+def test_fused_it_gives_the_same_at_every_stage(architecture: str) -> None:
+    small = config(architecture)
+    model, px = lived_in(build(small, 3, seed=0)).eval(), preprocessing(small).crop_px
+    images = torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(0))
+    names = [name for name in stages(model)[1:] if name != "embedding"]
+    expected, given = stage_inputs(model, images, names), stage_inputs(fused(model), images, names)
+    for name in names:
+        difference = (given[name] - expected[name]).abs().max()
+        assert difference <= 1e-4 * expected[name].abs().max(), name
 
 
 @pytest.mark.parametrize("architecture", marked(set(ALL) - TOO_LARGE))

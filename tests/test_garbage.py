@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 
 import pytest
 
-from graft.garbage import importing
+from graft.garbage import collect_seldom, importing
 
 PROGRAM = """
 import atexit
@@ -46,8 +47,21 @@ def test_it_ends_at_once_with_its_exit_code_after_what_waits_for_the_end(end: st
     assert ("ValueError: unforeseen" in done.stderr) == (code == 1)
 
 
+def test_it_ends_with_an_error_where_nobody_reads_what_it_says() -> None:
+    program = [sys.executable, "-c", PROGRAM.format(end="return 0")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 120
+
+
 def test_what_is_imported_is_never_looked_at_again() -> None:
-    before = gc.get_freeze_count()
+    before, thresholds = gc.get_freeze_count(), gc.get_threshold()
+    with importing():
+        assert gc.isenabled()  # where it was not asked to
+    assert gc.get_freeze_count() == before
+    collect_seldom()
     try:
         with importing():
             assert not gc.isenabled()
@@ -55,3 +69,4 @@ def test_what_is_imported_is_never_looked_at_again() -> None:
         assert gc.get_freeze_count() > before
     finally:
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
