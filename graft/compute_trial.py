@@ -40,13 +40,9 @@ def fastest(config: ComputeConfig, network: nn.Module) -> ComputeConfig:
     if not others:
         return usual
     place = cache_place(
-        "compute",
-        config.model_dump_json(),
-        usual.model_dump_json(),
-        repr(network),
-        *_machine(usual),
+        "compute", config.model_dump_json(), usual.model_dump_json(), repr(network), *_machine(usual),
         str(WORTH_WHILE),
-    )
+    )  # fmt: skip
     if known := _remembered(place):
         return known
     found, words = _tried(usual, others, network)
@@ -104,7 +100,7 @@ def _ratio(challenger: ComputeConfig, best: ComputeConfig, network: nn.Module, i
     """The time that one takes to that of the other, each timed in turn."""
     passes = [_Pass(config, network, images) for config in (challenger, best)]
     for one in passes:
-        one.seconds()
+        one.seconds()  # the first makes what the others find ready
     times: list[list[float]] = []
     while not times or (len(times) < ROUNDS and sum(map(sum, times)) < ROUNDS_S):
         times.append([one.seconds() for one in passes])

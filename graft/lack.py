@@ -38,11 +38,9 @@ class Lack:
 
     def wanted(self, names: list[str]) -> list[int]:
         """The numbers of those that are to be taken."""
-        return (
-            []
-            if self.given_up or self.full
-            else [number for number, name in enumerate(names) if name in self.missing]
-        )
+        if self.given_up or self.full:
+            return []
+        return [number for number, name in enumerate(names) if name in self.missing]
 
     def take(self, names: list[str], rows: Rows, seconds: float) -> None:
         """Keep rows, each of which took so many seconds to compute."""
