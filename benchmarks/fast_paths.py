@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +74,10 @@ def timed(architecture: str, graft: bool) -> dict[str, float]:
                 return compute.autocast()
             return torch.autocast("cpu", compute.dtype, enabled=compute.dtype is not torch.float32)
 
-        with compute.running() if graft else nullcontext():
-            judging = compute.place_model(fused(model)) if graft else model.eval()
-            found[f"forward, {name}"] = best_of(lambda: forward(judging, images, mixed))  # noqa: B023
-            model.train()
-            found[f"training step, {name}"] = best_of(lambda: step(model, images, labels, mixed))
+        judging = fused(model) if graft else model.eval()
+        found[f"forward, {name}"] = best_of(lambda: forward(judging, images, mixed))  # noqa: B023
+        model.train()
+        found[f"training step, {name}"] = best_of(lambda: step(model, images, labels, mixed))
     return found
 
 
