@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graft.cache import cache_place, write_whole
 from graft.devices import Compute
+from graft.memory import kept_memory
 from graft.training_config import ComputeConfig
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def fastest(config: ComputeConfig, network: nn.Module) -> ComputeConfig:
     )  # fmt: skip
     if known := _remembered(place):
         return known
-    found, words = _tried(usual, others, network)
+    with kept_memory():
+        found, words = _tried(usual, others, network)
     logger.info("Computes in %s. training.compute can say otherwise.", words)
     _remember(place, found)
     return found

@@ -17,6 +17,7 @@ from graft.features import Rest, averaged, head_inputs
 from graft.filling import kept_crops
 from graft.frozen_views import FrozenViews, evaluation_views
 from graft.fusing import fused
+from graft.memory import reusing_memory
 from graft.metrics import Predictions
 from graft.pixels import Reader
 from graft.training_config import ComputeConfig
@@ -35,7 +36,8 @@ def evaluate(
     batches = evaluation_batches(source, rows, reader)
     bar = tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False)
     with bar, here.running(), torch.inference_mode():
-        return _joined((model(here.place_images(pixels, shape)) for pixels, *_ in bar), source, rows)
+        logits = (model(here.place_images(pixels, shape)) for pixels, *_ in reusing_memory(bar))
+        return _joined(logits, source, rows)
 
 
 def evaluate_rest(cut: Cut, rows: pd.DataFrame) -> Predictions:
@@ -64,7 +66,8 @@ def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     model = fused(here.place_model(cut.model))
     each = (
-        head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in evaluation_batches(cut.source, rows)
+        head_inputs(model, here.place_images(pixels, shape))
+        for pixels, *_ in reusing_memory(evaluation_batches(cut.source, rows))
     )
     with here.running():
         return torch.cat([some.float().cpu() for some in each]).numpy()

@@ -16,6 +16,7 @@ from graft.activations import ActivationStore
 from graft.cut import AT_ONCE, Cut, FrozenLayers, Kind
 from graft.datasets import ImageSource, Views, read_batches, view_batches, view_key
 from graft.lack import Lack, make_good
+from graft.memory import reusing_memory
 from graft.pixels import PixelStore, Reader
 from graft.training_config import CacheConfig
 from graft.transforms import ImageTransform, evaluation_transform
@@ -91,7 +92,7 @@ def _compute(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> None:
     bar = tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False)
     with bar, kind.compute.running():
         begun = time.perf_counter()
-        for crops, names in _of_size(view_batches(views)):
+        for crops, names in reusing_memory(_of_size(view_batches(views))):
             given = frozen_layers(crops)
             seconds = (time.perf_counter() - begun) / len(names)
             for lack in lacks:

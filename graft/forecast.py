@@ -24,6 +24,7 @@ from graft.frozen_views import missing_ahead
 from graft.fusing import fused
 from graft.history import Phase
 from graft.learner import Learner
+from graft.memory import kept_memory
 from graft.pixels import Reader
 from graft.plan import TrainingPlan, make_plan
 from graft.recipe import boundaries, images_of, phases, prepare
@@ -194,7 +195,7 @@ class _Trial:
 
     def _median(self, work: Callable[[], object]) -> float:
         times = []
-        with enough_memory(self.loop.batch_size), self.compute.running():
+        with enough_memory(self.loop.batch_size), self.compute.running(), kept_memory():
             for _ in range(TRIALS):
                 begun = time.perf_counter()
                 work()

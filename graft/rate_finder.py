@@ -17,6 +17,7 @@ from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
 from graft.history import Phase
 from graft.learner import Learner
+from graft.memory import reusing_memory
 from graft.plan import fine_tuning, make_plan
 from graft.recipe import images_of, prepare, warm_up
 from graft.seeds import derive_seed, seeded
@@ -57,7 +58,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     losses: list[float] = []
     average = 0.0
     with seeded(seed), enough_memory(loop.batch_size), learner.compute.running():
-        every = _endless(inputs)
+        every = reusing_memory(_endless(inputs))
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             gathered = islice(every, loop.optimizer.accumulation_steps)

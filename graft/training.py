@@ -19,6 +19,7 @@ from graft.guards import (
 )
 from graft.history import EpochMetrics, OnEpochEnd, Phase
 from graft.learner import Learner
+from graft.memory import reusing_memory
 from graft.metrics import Predictions
 from graft.objective import Mix, Objective, mixing
 from graft.progress import ProgressLine
@@ -88,7 +89,8 @@ def train(
 def train_one_epoch(learner: Learner, task: Task, inputs: Inputs, epoch: int, line: ProgressLine) -> float:
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
-    for number, (given, labels, rows) in enumerate(inputs.epoch(epoch), start=1):
+    batches = reusing_memory(inputs.epoch(epoch))
+    for number, (given, labels, rows) in enumerate(batches, start=1):
         loss = task.loss(inputs, given, labels)
         if not loss.isfinite():
             raise not_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +17,6 @@ from graft.features import stage_inputs
 from graft.fusing import fused
 from graft.training_config import ComputeConfig
 
-MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-HUGE_PAGES = MODE.exists() and "[madvise]" in MODE.read_text()
 BFLOAT16 = Compute.of(ComputeConfig(device="cpu", precision="bfloat16"))
 
 
@@ -121,21 +115,3 @@ def test_only_the_slow_convolution_is_computed_otherwise() -> None:
         with torch.no_grad():
             assert nn.Conv2d(8, 8, 3, stride=2, groups=8)(images).grad_fn is None
     assert [name.startswith("_Strided") for name in names] == [True, False, False, False, False]
-
-
-@pytest.mark.skipif(not HUGE_PAGES, reason="this system has no huge pages to give")
-def test_large_tensors_take_few_page_faults() -> None:
-    program = """
-import resource, graft, torch
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(2**24)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    faults = []
-    for wanted in ({}, {"THP_MEM_ALLOC_ENABLE": "0"}):
-        environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment | wanted
-        )
-        faults.append(int(done.stdout))
-    assert faults[0] < faults[1] / 4

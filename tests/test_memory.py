@@ -1,0 +1,86 @@
+"""Memory that a batch frees is there for the next one, and given back afterwards."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v3_small
+
+from graft.errors import TrainingError
+from graft.memory import BATCHES, kept_memory, reusing_memory
+
+LARGE = 2**24  # float32 values, 64 MB
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library allocates here")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept() -> None:
+    with kept_memory():
+        pass
+
+
+def test_a_batch_takes_the_memory_of_the_one_before() -> None:
+    network, images = mobilenet_v3_small().eval(), torch.rand(64, 3, 224, 224)
+    faults: dict[bool, list[int]] = {True: [], False: []}
+    for reused, each in faults.items():
+        batches = range(4)
+        for _ in reusing_memory(batches) if reused else batches:
+            before = page_faults()
+            with torch.inference_mode():
+                network(images)
+            each.append(page_faults() - before)
+    assert sum(faults[True][2:]) < sum(faults[False][2:]) / 10
+
+
+def test_what_was_kept_is_given_back() -> None:
+    before = resident_bytes()
+    with kept_memory():
+        torch.ones(LARGE)
+        assert resident_bytes() > before + LARGE
+    assert resident_bytes() < before + LARGE
+
+
+def test_what_was_kept_is_given_back_where_a_batch_fails() -> None:
+    def fail() -> None:
+        for _ in reusing_memory(range(2)):
+            torch.ones(LARGE)
+            raise TrainingError("too bad")
+
+    before = resident_bytes()
+    with pytest.raises(TrainingError):
+        fail()
+    gc.collect()
+    assert resident_bytes() < before + LARGE
+
+
+def test_what_lies_unused_is_given_back_now_and_then() -> None:
+    held = []
+    for number in reusing_memory(range(BATCHES + 1)):
+        if number == 0:
+            torch.ones(LARGE)
+        held.append(resident_bytes())
+    assert held[BATCHES] < min(held[:BATCHES]) - LARGE
+
+
+def test_batches_come_as_they_are() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(3)
+
+    assert list(reusing_memory(numbers())) == [0, 1, 2]
+
+
+def page_faults() -> int:
+    """Pages that this process has asked for so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def resident_bytes() -> int:
+    """What this process holds of memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
