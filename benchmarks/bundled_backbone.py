@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from graft.backbones import LETTERS_PREPROCESSING, build, head_name
 from graft.config import ModelConfig
-from graft.transforms import for_evaluation, normalise
+from graft.networks.backbones import LETTERS_PREPROCESSING, build, head_name
+from graft.networks.transforms import for_evaluation, normalise
 
 PER_CLASS, DRAWS, FOLDS = 10, 5, 5
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)

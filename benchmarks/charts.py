@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graft.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, dress
+from graft.reports.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, dress
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 

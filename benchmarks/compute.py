@@ -15,13 +15,13 @@ import time
 import torch
 
 import graft.runtime.quiet  # noqa: F401
-from graft.backbones import build, preprocessing
 from graft.config import ModelConfig
-from graft.history import Phase
-from graft.learner import Learner
-from graft.objective import Objective
+from graft.learning.history import Phase
+from graft.learning.learner import Learner
+from graft.learning.objective import Objective
+from graft.networks.backbones import build, preprocessing
+from graft.networks.transforms import Preprocessing
 from graft.training_config import ComputeConfig, LoopConfig
-from graft.transforms import Preprocessing
 
 WAYS = {
     "float32": ComputeConfig(precision="float32", channels_last=False),

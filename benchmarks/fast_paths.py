@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import get_model
 
-from graft.devices import Compute
-from graft.fusing import fused
-from graft.memory import kept_memory
+from graft.compute.devices import Compute
+from graft.compute.memory import kept_memory
+from graft.networks.fusing import fused
 
 BATCH, STEPS = 32, 4
 

@@ -17,9 +17,9 @@ import pandas as pd
 from PIL import Image, ImageEnhance, ImageOps
 
 from graft.config import ValidationConfig
-from graft.duplicates import MIRROR, clusters
-from graft.images import EXTENSIONS, decode
-from graft.inspection import DRAFT_PX, describe
+from graft.data.duplicates import MIRROR, clusters
+from graft.data.images import EXTENSIONS, decode
+from graft.data.inspection import DRAFT_PX, describe
 
 Edit = Callable[[Image.Image], Image.Image]
 DISTANCES = (0, 2, 4, 6, 8, 10, 12)

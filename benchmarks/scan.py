@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image
 
 from graft.config import LimitsConfig
-from graft.images import EXTENSIONS
-from graft.workers import cores
+from graft.data.images import EXTENSIONS
+from graft.data.workers import cores
 
 ROUNDS = 3
 CHILD = """
 import resource, sys
-from graft.manifest import scan
-from graft.validation import validate
+from graft.data.manifest import scan
+from graft.data.validation import validate
 from graft.config import ValidationConfig
 manifest = scan(sys.argv[1])
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -54,7 +54,7 @@ def decode_plainly(paths: list[Path]) -> None:
 
 def speed(root: Path) -> None:
     """Alternate the plain loop and the scan; a round's ratio is of neighbours in time."""
-    from graft.manifest import scan
+    from graft.data.manifest import scan
 
     paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
     decode_plainly(paths)  # from disk into memory, for both

@@ -21,21 +21,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from graft.backbones import build, preprocessing, stage_of, stages
+from graft.compute.devices import Compute
 from graft.config import TrainingParameters
 from graft.config_file import parse_parameters, read_yaml, with_overrides
-from graft.datasets import TrainingBatches, Variety
-from graft.devices import Compute
-from graft.evaluation import evaluate
-from graft.manifest import scan
-from graft.metrics import Predictions
+from graft.data.manifest import scan
+from graft.data.splits import Split, split_images
+from graft.data.validation import validate
+from graft.inputs.datasets import TrainingBatches, Variety
+from graft.learning.evaluation import evaluate
+from graft.learning.metrics import Predictions
+from graft.networks.backbones import build, preprocessing, stage_of, stages
+from graft.networks.weights import pin
 from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.seeds import derive_seed
-from graft.splits import Split, split_images
 from graft.training_config import TrainingConfig
-from graft.validation import validate
-from graft.weights import pin
 
 STRATEGIES = ("auto", "head_only", "last_stages", "gradual", "full")
 

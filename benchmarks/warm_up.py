@@ -25,16 +25,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import graft.runtime.quiet  # noqa: F401
-from graft.backbones import build, preprocessing
-from graft.compute_trial import fastest, in_words
+from graft.compute.trial import fastest, in_words
 from graft.config import TrainingParameters
 from graft.config_file import parse_parameters, read_yaml, with_overrides
-from graft.datasets import Images
-from graft.history import Phase
+from graft.inputs.datasets import Images
+from graft.learning.history import Phase
+from graft.networks.backbones import build, preprocessing
+from graft.networks.transforms import Preprocessing
 from graft.recipe import images_of, prepare
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, WarmUpConfig
-from graft.transforms import Preprocessing
 
 EPOCHS = 10
 

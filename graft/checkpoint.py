@@ -11,10 +11,10 @@ from typing import Any, Literal
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from graft.backbones import skeleton
-from graft.freezing import FreezeProof
-from graft.history import EpochMetrics
-from graft.transforms import Preprocessing
+from graft.learning.history import EpochMetrics
+from graft.networks.backbones import skeleton
+from graft.networks.freezing import FreezeProof
+from graft.networks.transforms import Preprocessing
 
 WEIGHTS_FILE = "weights.safetensors"
 FACTS_FILE = "checkpoint.json"

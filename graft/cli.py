@@ -157,11 +157,11 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
-    from graft.judge import write_data_docs
-    from graft.manifest import scan
-    from graft.validation import validate
-    from graft.validation_page import validation_page
-    from graft.validation_report import require_fit
+    from graft.data.judge import write_data_docs
+    from graft.data.manifest import scan
+    from graft.data.validation import validate
+    from graft.data.validation_report import require_fit
+    from graft.reports.validation_page import validation_page
 
     parameters = _parameters(options)
     data = parameters.data
@@ -190,8 +190,8 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _find_lr(options: argparse.Namespace) -> None:
     import graft.runtime.quiet  # noqa: F401
-    from graft.figures import as_png, rate_curve
     from graft.rate_finder import find_rate_for
+    from graft.reports.figures import as_png, rate_curve
 
     curve = find_rate_for(_parameters(options), options.phase)
     key = f"training.{options.phase}.learning_rate"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from graft.images import MAX_PIXELS, Format
+from graft.data.images import MAX_PIXELS, Format
 from graft.section import Fraction, Grey, NotNegative, PositiveFloat, PositiveInt, Section
 from graft.training_config import TrainingConfig
 

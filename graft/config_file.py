@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from graft.config import DataConfig
+from graft.data.storage import is_address
 from graft.errors import ConfigError
 from graft.section import Section
-from graft.storage import is_address
 
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a point, YAML 1.1 takes it for text
 P = TypeVar("P", bound=Section)

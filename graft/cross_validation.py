@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from graft.backbones import build, preprocessing, stages
-from graft.calibration import fit_temperature
 from graft.config import ModelConfig
-from graft.cut import Cut
-from graft.datasets import Images, ImageSource
-from graft.evaluation import evaluate_rest
-from graft.history import EpochMetrics, OnEpochEnd, Phase
-from graft.metrics import Predictions, joined
+from graft.data.splits import Folds
+from graft.inputs.cut import Cut
+from graft.inputs.datasets import Images, ImageSource
+from graft.learning.calibration import fit_temperature
+from graft.learning.evaluation import evaluate_rest
+from graft.learning.history import EpochMetrics, OnEpochEnd, Phase
+from graft.learning.metrics import Predictions, joined
+from graft.networks.backbones import build, preprocessing, stages
 from graft.plan import TrainingPlan, fine_tuning
 from graft.seeds import derive_seed
-from graft.splits import Folds
 from graft.training import Trained, train
 from graft.training_config import TrainingConfig
 

@@ -13,24 +13,24 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from graft.backbones import build, preprocessing, stages
+from graft.compute.devices import Compute, enough_memory
+from graft.compute.memory import kept_memory
 from graft.config import TrainingParameters
-from graft.cut import Cut
-from graft.datasets import Images
-from graft.devices import Compute, enough_memory
-from graft.features import Rest, stage_inputs
-from graft.filling import missing_pixels
-from graft.frozen_views import missing_ahead
-from graft.fusing import fused
-from graft.history import Phase
-from graft.learner import Learner
-from graft.memory import kept_memory
-from graft.pixels import Reader
+from graft.inputs.cut import Cut
+from graft.inputs.datasets import Images
+from graft.inputs.filling import missing_pixels
+from graft.inputs.frozen_views import missing_ahead
+from graft.inputs.pixels import Reader
+from graft.learning.history import Phase
+from graft.learning.learner import Learner
+from graft.networks.backbones import build, preprocessing, stages
+from graft.networks.features import Rest, stage_inputs
+from graft.networks.fusing import fused
+from graft.networks.transforms import evaluation_transform, training_transform
 from graft.plan import TrainingPlan, make_plan
 from graft.recipe import boundaries, images_of, phases, prepare
 from graft.training import Task
 from graft.training_config import LoopConfig
-from graft.transforms import evaluation_transform, training_transform
 
 TRIALS = 4  # of which the first is not counted
 START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 8.0  # beside computing; a file is exported once

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from graft.calibration import probabilities
 from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig
+from graft.data.images import read_rgb
 from graft.errors import ExportError
-from graft.images import read_rgb
-from graft.transforms import Preprocessing, for_evaluation, normalise
+from graft.learning.calibration import probabilities
+from graft.networks.transforms import Preprocessing, for_evaluation, normalise
 
 LATENCY_RUNS = 20
 

@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graft import lora
-from graft.backbones import build, named_stage_parameters, preprocessing, stage_of, stages
-from graft.compute_trial import fastest, in_words
-from graft.datasets import ImageSource
-from graft.freezing import BatchNormPolicy, freeze_all_but, is_folded, stays_in_eval
-from graft.history import Phase
-from graft.optimization import stage_rates
+from graft.compute.trial import fastest, in_words
+from graft.data.splits import Split
+from graft.inputs.datasets import ImageSource
+from graft.learning.history import Phase
+from graft.learning.optimization import stage_rates
+from graft.learning.strategy import Decision, decide, measure_similarity
+from graft.networks import lora
+from graft.networks.backbones import build, named_stage_parameters, preprocessing, stage_of, stages
+from graft.networks.freezing import BatchNormPolicy, freeze_all_but, is_folded, stays_in_eval
+from graft.networks.weights import PinnedModel
 from graft.seeds import derive_seed
-from graft.splits import Split
-from graft.strategy import Decision, decide, measure_similarity
 from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig
-from graft.weights import PinnedModel
 
 Loop = TypeVar("Loop", bound=LoopConfig)
 COLUMNS = ("stage", "parameters", "trainable", "thaws at epoch", "learning rate", "batch norms")

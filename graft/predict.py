@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from graft.data.images import read_rgb
 from graft.errors import DataError
-from graft.images import read_rgb
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from typing import Literal
 
 import numpy as np
 
-from graft.backbones import build, preprocessing
+from graft.compute.devices import enough_memory
+from graft.compute.memory import reusing_memory
 from graft.config import TrainingParameters
-from graft.datasets import Batch, Images
-from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
-from graft.history import Phase
-from graft.learner import Learner
-from graft.memory import reusing_memory
+from graft.inputs.datasets import Batch, Images
+from graft.learning.history import Phase
+from graft.learning.learner import Learner
+from graft.learning.supply import Inputs, Supply
+from graft.networks.backbones import build, preprocessing
 from graft.plan import fine_tuning, make_plan
 from graft.recipe import images_of, prepare, warm_up
 from graft.seeds import derive_seed, seeded
-from graft.supply import Inputs, Supply
 from graft.training import Task, Trained
 from graft.training_config import LoopConfig
 

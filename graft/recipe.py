@@ -9,29 +9,29 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from graft.backbones import build, count_stages, has_batch_norms, preprocessing, stages
-from graft.backbones import check as check_model
 from graft.checkpoint import Checkpoint
+from graft.compute.devices import Compute, require_compiler
 from graft.config import ModelConfig, TrainingParameters
-from graft.cut import Cut
-from graft.datasets import Images, ImageSource
-from graft.devices import Compute, require_compiler
+from graft.data.manifest import scan
+from graft.data.splits import Split, split_images
+from graft.data.validation_report import require_fit
 from graft.errors import ConfigError
-from graft.evaluation import evaluate
-from graft.frozen_views import compute_ahead
-from graft.history import OnEpochEnd, Phase
-from graft.lora import require_peft
-from graft.manifest import scan
-from graft.metrics import Predictions
+from graft.inputs.cut import Cut
+from graft.inputs.datasets import Images, ImageSource
+from graft.inputs.frozen_views import compute_ahead
+from graft.learning.evaluation import evaluate
+from graft.learning.history import OnEpochEnd, Phase
+from graft.learning.metrics import Predictions
+from graft.networks.backbones import build, count_stages, has_batch_norms, preprocessing, stages
+from graft.networks.backbones import check as check_model
+from graft.networks.lora import require_peft
+from graft.networks.transforms import Preprocessing
+from graft.networks.weights import PinnedModel, licence, pin
 from graft.plan import TrainingPlan, fine_tuning
 from graft.section import Section
 from graft.seeds import derive_seed
-from graft.splits import Split, split_images
 from graft.training import Trained, train
 from graft.training_config import ComputeConfig, FineTuneConfig, LoopConfig, TrainingConfig, WarmUpConfig
-from graft.transforms import Preprocessing
-from graft.validation_report import require_fit
-from graft.weights import PinnedModel, licence, pin
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def check(model: ModelConfig, training: TrainingConfig) -> None:
 
 def prepare(parameters: TrainingParameters) -> tuple[Split, PinnedModel]:
     """The split and the model of a config without a pipeline; raises what the pipeline's first steps would."""
-    from graft.validation import validate  # Great Expectations takes seconds to import: not for a pipeline
+    from graft.data.validation import validate  # Great Expectations takes seconds to import: not for a pipeline
 
     data = parameters.data
     check_model(parameters.model)

@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from graft.datasets import Images
-from graft.devices import Compute, enough_memory
-from graft.freezing import FreezeProof, fingerprint
-from graft.guards import (
+from graft.compute.devices import Compute, enough_memory
+from graft.compute.memory import reusing_memory
+from graft.inputs.datasets import Images
+from graft.learning.guards import (
     not_finite,
     require_calm,
     require_learned,
     require_remembered,
     require_varied,
 )
-from graft.history import EpochMetrics, OnEpochEnd, Phase
-from graft.learner import Learner
-from graft.memory import reusing_memory
-from graft.metrics import Predictions
-from graft.objective import Mix, Objective, mixing
-from graft.progress import ProgressLine
+from graft.learning.history import EpochMetrics, OnEpochEnd, Phase
+from graft.learning.learner import Learner
+from graft.learning.metrics import Predictions
+from graft.learning.objective import Mix, Objective, mixing
+from graft.learning.progress import ProgressLine
+from graft.learning.snapshot import Snapshot, SnapshotFile
+from graft.learning.supply import Inputs, Supply
+from graft.networks.freezing import FreezeProof, fingerprint
 from graft.seeds import derive_seed, seeded
-from graft.snapshot import Snapshot, SnapshotFile
-from graft.supply import Inputs, Supply
 from graft.training_config import LoopConfig
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from zenml.enums import VisualizationType
 
-from graft import figures
 from graft.cross_validation import CrossValidation, FoldResult
-from graft.history import EpochMetrics
-from graft.metrics import Predictions
+from graft.learning.history import EpochMetrics
+from graft.learning.metrics import Predictions
+from graft.reports import figures
 from materializers.base import FolderMaterializer, canonical, digest
 
 

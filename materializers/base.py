@@ -13,7 +13,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from graft.errors import StorageError
-from graft.figures import as_png
+from graft.reports.figures import as_png
 
 
 class FolderMaterializer(BaseMaterializer):

@@ -6,10 +6,10 @@ from typing import Any
 
 from zenml.enums import ArtifactType, VisualizationType
 
-from graft import figures
 from graft.checkpoint import Checkpoint
 from graft.onnx_model import OnnxModel
-from graft.pages import facts_page
+from graft.reports import figures
+from graft.reports.pages import facts_page
 from materializers.base import FolderMaterializer
 
 MODEL_FILE = "model.onnx"

@@ -8,10 +8,10 @@ from typing import Any
 from zenml.enums import VisualizationType
 
 from graft.onnx_model import OnnxCheck
-from graft.pages import facts_page, plan_page, verdict_page
 from graft.plan import TrainingPlan
 from graft.promotion import Comparison, Condition, Verdict
 from graft.registration import Registration
+from graft.reports.pages import facts_page, plan_page, verdict_page
 from materializers.base import FolderMaterializer, canonical, digest
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 from zenml.enums import VisualizationType
 
-from graft.manifest import Manifest
-from graft.pages import folds_page, manifest_page, quarantine_page, split_page
-from graft.splits import Folds, Split
-from graft.validation_page import validation_page
-from graft.validation_report import Outcome, Quarantine, ValidationReport
+from graft.data.manifest import Manifest
+from graft.data.splits import Folds, Split
+from graft.data.validation_report import Outcome, Quarantine, ValidationReport
+from graft.reports.pages import folds_page, manifest_page, quarantine_page, split_page
+from graft.reports.validation_page import validation_page
 from materializers.base import FolderMaterializer, canonical, digest
 
 

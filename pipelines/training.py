@@ -11,9 +11,9 @@ from graft.config import (
     RegistryConfig,
     TrainingParameters,
 )
+from graft.networks.weights import pin
 from graft.runtime.strict import strict_pipeline
 from graft.training_config import TrainingConfig
-from graft.weights import pin
 from steps.evaluate_holdout import evaluate_holdout
 from steps.export_onnx import export_onnx
 from steps.fine_tune import fine_tune

@@ -17,9 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from graft.config import LimitsConfig
+from graft.data.images import EXTENSIONS, decode
+from graft.data.workers import inspect_all
 from graft.errors import DataError
-from graft.images import EXTENSIONS, decode
-from graft.workers import inspect_all
 
 KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
 BATCH = 500

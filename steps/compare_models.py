@@ -5,11 +5,11 @@ from typing import Annotated
 from zenml import step
 
 from graft.config import RegistryConfig, SplitConfig
-from graft.manifest import Manifest
+from graft.data.manifest import Manifest
+from graft.data.splits import split_images
+from graft.data.validation_report import ValidationReport
 from graft.promotion import Comparison
 from graft.runtime.contest import hold_contest
-from graft.splits import split_images
-from graft.validation_report import ValidationReport
 
 
 @step(enable_cache=False)  # aliases move behind their names

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from graft.checkpoint import Checkpoint
-from graft.metrics import Predictions
+from graft.data.splits import Split
+from graft.learning.metrics import Predictions
 from graft.plan import TrainingPlan
 from graft.recipe import judge_holdout
 from graft.runtime.caching import cached_step
-from graft.splits import Split
 
 
 @cached_step()

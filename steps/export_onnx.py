@@ -8,8 +8,8 @@ from zenml import get_step_context
 
 from graft.checkpoint import Checkpoint
 from graft.cross_validation import CrossValidation
-from graft.manifest import Manifest
-from graft.metrics import Predictions
+from graft.data.manifest import Manifest
+from graft.learning.metrics import Predictions
 from graft.onnx_model import OnnxModel, export
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED

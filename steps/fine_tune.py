@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from graft.checkpoint import Checkpoint
+from graft.data.splits import Split
 from graft.plan import TrainingPlan
 from graft.recipe import fine_tune as fine_tune_recipe
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_epoch
-from graft.splits import Split
 from graft.training_config import FineTuneConfig, LoopConfig
 
 

@@ -6,8 +6,8 @@ import mlflow
 from zenml import step
 
 from graft.config import GateConfig, RegistryConfig
-from graft.pages import verdict_page
 from graft.promotion import Comparison, Verdict, judge
+from graft.reports.pages import verdict_page
 from graft.runtime.tracking import COMPLETE, STATUS, TRACKED
 
 

@@ -6,7 +6,7 @@ from zenml import step
 from zenml.logger import get_logger
 
 from graft.config import LimitsConfig
-from graft.manifest import Manifest, scan
+from graft.data.manifest import Manifest, scan
 
 logger = get_logger(__name__)
 

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from zenml.logger import get_logger
 
+from graft.data.splits import Split
+from graft.networks.weights import PinnedModel
 from graft.plan import TrainingPlan, make_plan
 from graft.recipe import keep_frozen
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_plan
-from graft.splits import Split
 from graft.training_config import TrainingConfig
-from graft.weights import PinnedModel
 
 logger = get_logger(__name__)
 

@@ -4,14 +4,14 @@ from zenml import step
 
 from graft.checkpoint import Checkpoint
 from graft.cross_validation import CrossValidation
-from graft.manifest import Manifest
-from graft.metrics import Predictions
+from graft.data.manifest import Manifest
+from graft.data.validation_report import ValidationReport
+from graft.learning.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
 from graft.plan import TrainingPlan
 from graft.registration import Registration
 from graft.runtime.headline import Evidence, log_headline
 from graft.runtime.tracking import TRACKED
-from graft.validation_report import ValidationReport
 
 
 @step(enable_cache=False, experiment_tracker=True, settings=TRACKED)

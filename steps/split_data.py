@@ -5,11 +5,11 @@ from typing import Annotated
 from zenml.logger import get_logger
 
 from graft.config import SplitConfig
+from graft.data.manifest import Manifest
+from graft.data.splits import Folds, Split, cut_folds, split_images
+from graft.data.validation_report import ValidationReport
 from graft.errors import shown
-from graft.manifest import Manifest
 from graft.runtime.caching import cached_step
-from graft.splits import Folds, Split, cut_folds, split_images
-from graft.validation_report import ValidationReport
 
 logger = get_logger(__name__)
 

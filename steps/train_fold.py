@@ -5,12 +5,12 @@ from typing import Annotated
 import mlflow
 
 from graft.cross_validation import FoldResult, train_and_test
+from graft.data.splits import Folds
+from graft.networks.weights import PinnedModel
 from graft.plan import TrainingPlan
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import COMPLETE, STATUS, TRACKED_BELOW, log_epoch
-from graft.splits import Folds
 from graft.training_config import TrainingConfig
-from graft.weights import PinnedModel
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED_BELOW)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig
+from graft.data.splits import Split
 from graft.onnx_model import OnnxCheck, OnnxModel, validate
 from graft.runtime.caching import cached_step
-from graft.splits import Split
 
 
 @cached_step()

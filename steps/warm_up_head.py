@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from graft.checkpoint import Checkpoint
+from graft.data.splits import Split
+from graft.networks.weights import PinnedModel
 from graft.plan import TrainingPlan
 from graft.recipe import warm_up as warm_up_recipe
 from graft.runtime.caching import cached_step
 from graft.runtime.tracking import TRACKED, log_epoch
-from graft.splits import Split
 from graft.training_config import LoopConfig, WarmUpConfig
-from graft.weights import PinnedModel
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED)

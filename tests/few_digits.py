@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from graft.backbones import preprocessing
 from graft.config import ModelConfig, SplitConfig
-from graft.datasets import Images
-from graft.manifest import scan
+from graft.data.manifest import scan
+from graft.data.splits import split_images
+from graft.inputs.datasets import Images
+from graft.networks.backbones import preprocessing
 from graft.recipe import images_of
-from graft.splits import split_images
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 

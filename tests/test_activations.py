@@ -23,12 +23,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graft.activations import ActivationStore
-from graft.backbones import build, preprocessing, stages
-from graft.cut import Cut
-from graft.datasets import Images, ImageSource
-from graft.evaluation import evaluate, evaluate_rest
-from graft.frozen_views import (
+from graft.cache.activations import ActivationStore
+from graft.cache.row_store import NoRoomError
+from graft.inputs.cut import Cut
+from graft.inputs.datasets import Images, ImageSource
+from graft.inputs.frozen_views import (
     ComputedViews,
     FrozenViews,
     StoredViews,
@@ -37,10 +36,11 @@ from graft.frozen_views import (
     evaluation_views,
     training_views,
 )
-from graft.history import EpochMetrics, Phase
-from graft.learner import Learner
-from graft.row_store import NoRoomError
-from graft.supply import Activations, Pixels, Supply
+from graft.learning.evaluation import evaluate, evaluate_rest
+from graft.learning.history import EpochMetrics, Phase
+from graft.learning.learner import Learner
+from graft.learning.supply import Activations, Pixels, Supply
+from graft.networks.backbones import build, preprocessing, stages
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, LoraConfig
 
@@ -57,7 +57,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def _keeping_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy this machine is: images of tests are so small that it may not."""
-    monkeypatch.setattr("graft.lack.TRIED", None)
+    monkeypatch.setattr("graft.cache.lack.TRIED", None)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_one_pass_computes_what_all_phases_and_folds_will_need(
     names = stages(build(MODEL, 10, seed=0))
     judged = {GRADUAL.first_moving(names)}
     compute_ahead(cut(images, "head", **light), images, GRADUAL.boundaries(names), judged)
-    monkeypatch.setattr("graft.filling._compute", never)
+    monkeypatch.setattr("graft.inputs.filling._compute", never)
     assert difference(run(images, loop(**light)), expected) == 0
 
 
@@ -186,7 +186,7 @@ def test_an_image_that_is_renamed_or_in_another_fold_is_not_computed_again(
     images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluation_views(cut(images), images.train)
-    caplog.set_level(logging.INFO, logger="graft.filling")
+    caplog.set_level(logging.INFO, logger="graft.inputs.filling")
     caplog.clear()
     evaluation_views(cut(images), images.train.sample(frac=0.5, random_state=0).assign(path="elsewhere.png"))
     assert not caplog.messages
@@ -386,7 +386,7 @@ def test_a_full_or_closed_disk_costs_time_alone(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("graft.row_store.write_whole", full)
+    monkeypatch.setattr("graft.cache.row_store.write_whole", full)
     assert difference(run(images, light), kept) == 0
     assert any("computed anew each time, not kept" in message for message in caplog.messages)
 
@@ -418,8 +418,8 @@ def test_keeping_that_takes_longer_than_computing_ends_by_itself(
         return find(store, key)
 
     monkeypatch.setattr(ActivationStore, "find", slowly)
-    monkeypatch.setattr("graft.lack.TRIED", 1)
-    caplog.set_level(logging.INFO, logger="graft.lack")
+    monkeypatch.setattr("graft.cache.lack.TRIED", 1)
+    caplog.set_level(logging.INFO, logger="graft.cache.lack")
     assert isinstance(evaluation_views(cut(images), images.train), ComputedViews)
     assert re.search(r"not kept: that takes .* ms an image, and computing", caplog.text)
 
@@ -431,7 +431,7 @@ def test_whether_keeping_pays_changes_nothing_but_the_time(
     kept = run(images, light)
     monkeypatch.setenv("GRAFT_CACHE", os.environ["GRAFT_CACHE"] + "2")
     monkeypatch.setattr(
-        "graft.frozen_views.fill", lambda lacks, *_: [lack.give_up("it is not asked for") for lack in lacks]
+        "graft.inputs.frozen_views.fill", lambda lacks, *_: [lack.give_up("it is not asked for") for lack in lacks]
     )
     computed = run(images, light)
     assert difference(computed, kept) == 0

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-DOMAIN = sorted((REPOSITORY / "graft").glob("*.py"))
+GRAFT = REPOSITORY / "graft"
+DOMAIN = sorted(path for path in GRAFT.rglob("*.py") if path.parent.name != "runtime")
+LAYERS = ["cache", "data", "networks", "compute", "inputs", "learning"]  # each knows those before it
 
 
 def imported(path: Path) -> set[str]:
@@ -28,6 +30,13 @@ def test_the_domain_knows_neither_zenml_nor_mlflow(path: Path) -> None:
     assert not packages & {"zenml", "mlflow", "pipelines", "steps", "materializers"}
     if path.stem != "cli":
         assert not any(name.startswith("graft.runtime") for name in imported(path))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_knows_none_above_it(layer: str) -> None:
+    unknown = {f"graft.{above}." for above in (*LAYERS[LAYERS.index(layer) + 1 :], "reports", "runtime")}
+    for path in (GRAFT / layer).glob("*.py"):
+        assert not [name for name in imported(path) for above in unknown if f"{name}.".startswith(above)], path
 
 
 @pytest.mark.parametrize(

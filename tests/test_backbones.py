@@ -11,9 +11,9 @@ import pytest
 import torch
 from torchvision import models
 
-from graft.backbones import build, check, count_stages, outline, preprocessing, skeleton, stage_of, stages
 from graft.config import ModelConfig
 from graft.errors import ConfigError
+from graft.networks.backbones import build, check, count_stages, outline, preprocessing, skeleton, stage_of, stages
 
 SMALL = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5"]
 MEDIUM = ["efficientnet_b0", "densenet121", "vit_b_16", "googlenet", "regnet_y_400mf", "swin_t", "convnext_tiny"]

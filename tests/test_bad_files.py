@@ -8,11 +8,11 @@ import pytest
 from bad_files import FILES, Kind, picture
 
 from graft.config import ValidationConfig
-from graft.images import read_rgb
-from graft.manifest import Manifest, scan
-from graft.validation import validate
-from graft.validation_page import validation_page
-from graft.validation_report import ValidationReport
+from graft.data.images import read_rgb
+from graft.data.manifest import Manifest, scan
+from graft.data.validation import validate
+from graft.data.validation_report import ValidationReport
+from graft.reports.validation_page import validation_page
 
 Judged = tuple[Manifest, ValidationReport]
 

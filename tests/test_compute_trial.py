@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from graft.backbones import build
-from graft.compute_trial import fastest
+from graft.compute.devices import Compute
+from graft.compute.trial import fastest
 from graft.config import ModelConfig
-from graft.devices import Compute
+from graft.learning.strategy import Decision
+from graft.networks.backbones import build
 from graft.plan import TrainingPlan
-from graft.strategy import Decision
 from graft.training_config import ComputeConfig, LoopConfig
 
 NETWORK = build(ModelConfig(architecture="mobilenet_v3_small", weights="letters"), 10, seed=0)
@@ -37,12 +37,12 @@ def ratios(monkeypatch: pytest.MonkeyPatch, *given: float) -> list[ComputeConfig
         tried.append(challenger)
         return next(left)
 
-    monkeypatch.setattr("graft.compute_trial._ratio", ratio)
+    monkeypatch.setattr("graft.compute.trial._ratio", ratio)
     return tried
 
 
 def test_a_real_trial_leaves_nothing_open(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="graft.compute_trial")
+    caplog.set_level(logging.INFO, logger="graft.compute.trial")
     found = fastest(OPEN, NETWORK)
     assert "auto" not in found.model_dump().values()
     assert f"Computes in {found.precision} on cpu" in caplog.text

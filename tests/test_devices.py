@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graft.compute.devices import enough_memory
 from graft.config import ModelConfig
-from graft.devices import enough_memory
 from graft.errors import ConfigError, TrainingError
-from graft.history import Phase
-from graft.learner import Learner
-from graft.objective import Objective
+from graft.learning.history import Phase
+from graft.learning.learner import Learner
+from graft.learning.objective import Objective
 from graft.recipe import check
 from graft.training_config import ComputeConfig, LoopConfig, OptimizerConfig, TrainingConfig
 

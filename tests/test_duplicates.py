@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from graft.duplicates import HASH_BITS, clusters, distance
-from graft.inspection import inspect
+from graft.data.duplicates import HASH_BITS, clusters, distance
+from graft.data.inspection import inspect
 
 anything = st.integers(0, 2**HASH_BITS - 1)
 
@@ -58,7 +58,7 @@ def test_a_crowd_of_the_same_hash_is_one_cluster() -> None:
 
 
 def test_a_dense_crowd_of_different_hashes_is_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graft.duplicates.PAIRS", 1000)  # so that pairs are joined many times over
+    monkeypatch.setattr("graft.data.duplicates.PAIRS", 1000)  # so that pairs are joined many times over
     film = [sum(1 << bit for bit in bits) for bits in combinations(range(20), 3)]
     hashes = pd.Series([f"{value:016x}" for value in [*film, (1 << 64) - 1]])
     found = clusters(hashes, 6)

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from graft.backbones import build, check, preprocessing, stage_of, stages
 from graft.checkpoint import Checkpoint
 from graft.config import ModelConfig
 from graft.errors import ConfigError
-from graft.features import Rest, stage_inputs
-from graft.freezing import Frozen
-from graft.fusing import fused
-from graft.history import EpochMetrics
+from graft.learning.history import EpochMetrics
+from graft.networks.backbones import build, check, preprocessing, stage_of, stages
+from graft.networks.features import Rest, stage_inputs
+from graft.networks.freezing import Frozen
+from graft.networks.fusing import fused
 from graft.onnx_model import Deployable, export
 from graft.recipe import contiguous
 from graft.seeds import seeded

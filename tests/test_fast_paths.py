@@ -11,10 +11,10 @@ from networks import lived_in
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from graft.depthwise import FastDepthwise
-from graft.devices import Compute
-from graft.features import stage_inputs
-from graft.fusing import fused
+from graft.compute.depthwise import FastDepthwise
+from graft.compute.devices import Compute
+from graft.networks.features import stage_inputs
+from graft.networks.fusing import fused
 from graft.training_config import ComputeConfig
 
 BFLOAT16 = Compute.of(ComputeConfig(device="cpu", precision="bfloat16"))
@@ -91,7 +91,7 @@ def test_a_strided_depthwise_convolution_has_its_gradients_in_bfloat16(bias: boo
 
     fast, calls = gradients(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("graft.depthwise._is_slow", lambda *_: calls.append(1))
+        patch.setattr("graft.compute.depthwise._is_slow", lambda *_: calls.append(1))
         plain = gradients()
     assert calls
     assert len(fast) == (3 if bias else 2)

@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from graft.backbones import preprocessing
 from graft.cli import main
 from graft.config import TrainingParameters
-from graft.filling import kept_crops, kept_pixels
+from graft.data.manifest import scan
+from graft.data.splits import split_images
+from graft.data.validation import validate
 from graft.forecast import Forecast, forecast
-from graft.manifest import scan
+from graft.inputs.filling import kept_crops, kept_pixels
+from graft.networks.backbones import preprocessing
+from graft.networks.transforms import training_transform
+from graft.networks.weights import pin
 from graft.recipe import images_of, keep_frozen, prepare
-from graft.splits import split_images
-from graft.transforms import training_transform
-from graft.validation import validate
-from graft.weights import pin
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_all_from_pixels_is_forecast_as_well(parameters: TrainingParameters) -> 
 def test_the_disk_is_what_pixels_will_take_and_less_once_they_are_there(
     parameters: TrainingParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graft.lack.TRIED", None)  # images of tests are so small that keeping may not pay
+    monkeypatch.setattr("graft.cache.lack.TRIED", None)  # images of tests are so small that keeping may not pay
     training = parameters.training.model_copy(update={"batch_norm": "adapt"})
     parameters = parameters.model_copy(update={"training": training})
     _, before = forecast(parameters)

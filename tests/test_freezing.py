@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones import build, stage_of
 from graft.config import ModelConfig
 from graft.errors import TrainingError
-from graft.freezing import Frozen, freeze_all_but, is_folded
+from graft.networks.backbones import build, stage_of
+from graft.networks.freezing import Frozen, freeze_all_but, is_folded
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 IMAGES = torch.rand(4, 3, 48, 48)

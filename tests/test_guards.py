@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graft.errors import TrainingError
-from graft.guards import (
+from graft.learning.guards import (
     require_calm,
     require_learned,
     require_normalised,
@@ -15,9 +15,9 @@ from graft.guards import (
     require_trainable,
     require_varied,
 )
-from graft.history import EpochMetrics, Phase
-from graft.metrics import Predictions
-from graft.transforms import Preprocessing, normalise
+from graft.learning.history import EpochMetrics, Phase
+from graft.learning.metrics import Predictions
+from graft.networks.transforms import Preprocessing, normalise
 
 SHAPE = Preprocessing(48, 48)
 WARM, FINE = Phase("warmup", 2, 0.01), Phase("finetune", 2, 0.01, thaw_epochs=(0,))

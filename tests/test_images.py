@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from graft.data.images import decode, read_rgb
 from graft.errors import DataError
-from graft.images import decode, read_rgb
 
 GRADIENT = np.linspace(0, 255, 12 * 8).reshape(12, 8).astype(np.uint8)
 

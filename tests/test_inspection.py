@@ -12,8 +12,8 @@ from bad_files import picture
 from PIL import Image, ImageFilter, ImageOps
 
 from graft.config import LimitsConfig
-from graft.inspection import Facts, inspect
-from graft.workers import inspect_all
+from graft.data.inspection import Facts, inspect
+from graft.data.workers import inspect_all
 
 LIMITS = LimitsConfig()
 
@@ -89,7 +89,7 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, monkeypatc
             file.write(b"more")
         return facts
 
-    monkeypatch.setattr("graft.inspection.os.fstat", growing)
+    monkeypatch.setattr("graft.data.inspection.os.fstat", growing)
     facts = inspect(tmp_path / "x.png", 10**6, 10**6)
     assert facts is not None
     assert facts["error"] == "changed while it was read"

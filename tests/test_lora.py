@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from graft.backbones import skeleton, stage_of
 from graft.errors import ConfigError, TrainingError
-from graft.freezing import freeze_all_but
-from graft.lora import adaptable, inject, is_adapter, merge
+from graft.networks.backbones import skeleton, stage_of
+from graft.networks.freezing import freeze_all_but
+from graft.networks.lora import adaptable, inject, is_adapter, merge
 from graft.training_config import LoraConfig
 
 THAWED = {

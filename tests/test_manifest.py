@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from graft import manifest as manifest_module
-from graft import scan_index
 from graft.config import LimitsConfig
+from graft.data import manifest as manifest_module
+from graft.data import scan_index
+from graft.data.inspection import Facts
+from graft.data.manifest import COLUMNS, scan
+from graft.data.workers import Task, inspect_all
 from graft.errors import DataError
-from graft.inspection import Facts
-from graft.manifest import COLUMNS, scan
-from graft.workers import Task, inspect_all
 
 
 def test_a_folder_per_class(shapes: Path) -> None:

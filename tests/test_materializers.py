@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from graft.config import ValidationConfig
+from graft.data.manifest import Manifest, scan
+from graft.data.validation import validate
+from graft.data.validation_report import Quarantine, ValidationReport
 from graft.errors import StorageError
-from graft.manifest import Manifest, scan
-from graft.pages import manifest_page
-from graft.validation import validate
-from graft.validation_page import validation_page
-from graft.validation_report import Quarantine, ValidationReport
+from graft.reports.pages import manifest_page
+from graft.reports.validation_page import validation_page
 
 T = TypeVar("T")
 

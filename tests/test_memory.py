@@ -13,8 +13,8 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v3_small
 
+from graft.compute.memory import BATCHES, kept_memory, reusing_memory
 from graft.errors import TrainingError
-from graft.memory import BATCHES, kept_memory, reusing_memory
 
 LARGE = 2**24  # float32 values, 64 MB
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library allocates here")

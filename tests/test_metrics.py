@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.calibration import HIGHEST, LOWEST, fit_temperature, probabilities
-from graft.metrics import Predictions, joined
+from graft.learning.calibration import HIGHEST, LOWEST, fit_temperature, probabilities
+from graft.learning.metrics import Predictions, joined
 
 LOGITS = np.array([[4.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]], dtype=np.float32)
 SAID = Predictions(["w", "x", "y", "z"], np.array([0, 1, 1, 1]), LOGITS, ["cat", "dog"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from graft.objective import Objective, mixing
+from graft.learning.objective import Objective, mixing
 from graft.training_config import AugmentationConfig, LossConfig
 
 CPU = torch.device("cpu")

@@ -13,16 +13,16 @@ import onnx
 import pytest
 from PIL import Image
 
-from graft.backbones import build, preprocessing
 from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig, ModelConfig
 from graft.errors import DataError, ExportError
-from graft.history import EpochMetrics
+from graft.learning.history import EpochMetrics
+from graft.networks.backbones import build, preprocessing
+from graft.networks.transforms import Preprocessing
+from graft.networks.weights import licence
 from graft.onnx_model import OnnxModel, export, validate
 from graft.predict import predict
 from graft.recipe import contiguous
-from graft.transforms import Preprocessing
-from graft.weights import licence
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 CLASSES = ["ant", "bee", "größer"]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from graft.backbones import build
 from graft.config import ModelConfig
-from graft.freezing import freeze_all_but
-from graft.optimization import Pace, Thawed, make_optimizer, make_scheduler, schedule_factor, stage_rates
+from graft.learning.optimization import Pace, Thawed, make_optimizer, make_scheduler, schedule_factor, stage_rates
+from graft.networks.backbones import build
+from graft.networks.freezing import freeze_all_but
 from graft.training_config import OptimizerConfig
 
 SCHEDULES = ["cosine", "one_cycle", "constant"]

@@ -20,15 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from graft.backbones import build
-from graft.datasets import Images
-from graft.filling import kept_crops, kept_pixels
-from graft.history import EpochMetrics, Phase
-from graft.images import read_rgb
-from graft.pixels import Reader
+from graft.data.images import read_rgb
+from graft.inputs.datasets import Images
+from graft.inputs.filling import kept_crops, kept_pixels
+from graft.inputs.pixels import Reader
+from graft.learning.history import EpochMetrics, Phase
+from graft.networks.backbones import build
+from graft.networks.transforms import Preprocessing, training_transform
 from graft.training import Trained, train
 from graft.training_config import AugmentationConfig, CacheConfig, LoopConfig
-from graft.transforms import Preprocessing, training_transform
 
 LIGHT = training_transform(AugmentationConfig(), Preprocessing(256, 224))
 PHASE = Phase("finetune", 2, 1e-4, 0.5, None, (0,))
@@ -38,7 +38,7 @@ CUTMIX = {"strength": "light", "cutmix_alpha": 1.0}  # which needs pixels, whate
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("graft.lack.TRIED", None)  # images of tests are so small that keeping may not pay
+    monkeypatch.setattr("graft.cache.lack.TRIED", None)  # images of tests are so small that keeping may not pay
     return tmp_path / "cache"
 
 
@@ -94,7 +94,7 @@ def test_an_image_is_decoded_once(images: Images, monkeypatch: pytest.MonkeyPatc
         decoded.append(path)
         return read_rgb(path, *rest)
 
-    monkeypatch.setattr("graft.pixels.read_rgb", noted)
+    monkeypatch.setattr("graft.inputs.pixels.read_rgb", noted)
     run(few)
     assert len(decoded) == len({*decoded}) == len(few.train) + len(few.validation)
     run(few, batch_size=8)
@@ -111,7 +111,7 @@ def test_a_full_or_closed_disk_costs_time_alone(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("graft.row_store.write_whole", full)
+    monkeypatch.setattr("graft.cache.row_store.write_whole", full)
     assert difference(run(images), kept) == 0
     assert "Pixels are computed anew each time, not kept" in caplog.text
 
@@ -139,8 +139,8 @@ def test_what_does_not_fit_is_read_from_files(
 def test_what_fits_is_kept_and_the_rest_read_from_files(
     images: Images, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="graft.lack")
-    monkeypatch.setattr("graft.lack.SEGMENT_BYTES", 1)
+    caplog.set_level("INFO", logger="graft.cache.lack")
+    monkeypatch.setattr("graft.cache.lack.SEGMENT_BYTES", 1)
     whole = kept_pixels(images.source, images.train, LIGHT, CacheConfig())
     assert whole.holds_all
     held = sum(path.stat().st_size for path in segments(cache))
@@ -186,8 +186,8 @@ def test_decoding_that_takes_longer_than_reading_is_worth_keeping_whoever_decode
         time.sleep(0.05)
         return read_rgb(*given)
 
-    monkeypatch.setattr("graft.lack.TRIED", 2)
-    monkeypatch.setattr("graft.pixels.read_rgb", slowly)
+    monkeypatch.setattr("graft.cache.lack.TRIED", 2)
+    monkeypatch.setattr("graft.inputs.pixels.read_rgb", slowly)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert len(images.train) > 32  # so that others decode
     assert kept_pixels(images.source, images.train, LIGHT, CacheConfig()).store

@@ -10,8 +10,8 @@ from PIL import Image
 
 from graft.cli import main
 from graft.errors import TrainingError
-from graft.figures import rate_curve
 from graft.rate_finder import LOWEST, RateCurve, suggest
+from graft.reports.figures import rate_curve
 
 CONFIG = """
 parameters:

@@ -11,9 +11,9 @@ from bad_files import plant
 from conftest import Workshop
 
 from graft.config import SplitConfig, ValidationConfig
-from graft.manifest import scan
-from graft.splits import split_images
-from graft.validation import validate
+from graft.data.manifest import scan
+from graft.data.splits import split_images
+from graft.data.validation import validate
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.real_data]
 ONNX_ALONE = """

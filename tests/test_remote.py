@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from graft import remote
+from graft.data import remote
+from graft.data.images import read_rgb
+from graft.data.manifest import scan
+from graft.data.storage import StoredFile
 from graft.errors import DataError
-from graft.images import read_rgb
-from graft.manifest import scan
-from graft.storage import StoredFile
 
 BUCKET = "photos"
 

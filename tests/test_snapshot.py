@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graft.history import EpochMetrics
-from graft.snapshot import Snapshot, SnapshotFile
+from graft.learning.history import EpochMetrics
+from graft.learning.snapshot import Snapshot, SnapshotFile
 
 METRICS = EpochMetrics(0.5, 0.4, 0.9, 0.8, 0.95, {"head": 0.1})
 
@@ -24,12 +24,12 @@ import hashlib, json, logging, os, random, signal, sys, time, traceback
 from pathlib import Path
 import psutil
 import torch
-from graft.backbones import build, preprocessing
+from graft.networks.backbones import build, preprocessing
 from graft.config import ModelConfig
-from graft.datasets import ImageSource
-from graft.history import Phase
-from graft.manifest import Manifest
-from graft.datasets import Images
+from graft.inputs.datasets import ImageSource
+from graft.learning.history import Phase
+from graft.data.manifest import Manifest
+from graft.inputs.datasets import Images
 from graft.training import Trained, train
 from graft.training_config import AugmentationConfig, LoopConfig
 import pandas as pd
@@ -149,7 +149,7 @@ def test_where_nothing_can_be_written_training_goes_on(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("graft.snapshot.write_whole", full)
+    monkeypatch.setattr("graft.learning.snapshot.write_whole", full)
     file.write(Snapshot([METRICS], {}))
     assert "No space left on device" in caplog.text
 

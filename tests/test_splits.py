@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.config import SplitConfig
+from graft.data.manifest import COLUMNS, Manifest
+from graft.data.splits import Split, cut_folds, split_images
 from graft.errors import DataError
-from graft.manifest import COLUMNS, Manifest
-from graft.splits import Split, cut_folds, split_images
 
 CONFIG = SplitConfig()
 Image = tuple[str, str]  # a label and a perceptual hash

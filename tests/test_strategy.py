@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.backbones import build, preprocessing
 from graft.config import ModelConfig
-from graft.datasets import ImageSource
-from graft.manifest import scan
-from graft.strategy import ADVICE, choose, decide, measure_similarity, spread_out
+from graft.data.manifest import scan
+from graft.inputs.datasets import ImageSource
+from graft.learning.strategy import ADVICE, choose, decide, measure_similarity, spread_out
+from graft.networks.backbones import build, preprocessing
 from graft.training_config import FineTuneConfig, LoopConfig, TrainingConfig
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
@@ -81,5 +81,7 @@ def test_many_classes_of_few_images_each_are_no_farther(monkeypatch: pytest.Monk
         {"label": [str(int(label)) for label in labels], "sha256": [f"{n:05}" for n in range(1600)]}
     )
     source = ImageSource(Path(), [str(n) for n in range(200)], preprocessing(MODEL))
-    monkeypatch.setattr("graft.strategy.head_features", lambda _, some: features[some.index.to_numpy()].numpy())
+    monkeypatch.setattr(
+        "graft.learning.strategy.head_features", lambda _, some: features[some.index.to_numpy()].numpy()
+    )
     assert measure_similarity(build(MODEL, 200, 0), source, rows, LoopConfig()) == 1.0

@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones import build, preprocessing, stage_of
 from graft.config import ModelConfig, SplitConfig
-from graft.datasets import Images, ImageSource, TrainingBatches, Variety
+from graft.data.manifest import Manifest, scan
+from graft.data.splits import Split, split_images
 from graft.errors import TrainingError
-from graft.evaluation import evaluate
-from graft.history import EpochMetrics, OnEpochEnd, Phase
-from graft.learner import Learner
-from graft.manifest import Manifest, scan
+from graft.inputs.datasets import Images, ImageSource, TrainingBatches, Variety
+from graft.learning.evaluation import evaluate
+from graft.learning.history import EpochMetrics, OnEpochEnd, Phase
+from graft.learning.learner import Learner
+from graft.networks.backbones import build, preprocessing, stage_of
+from graft.networks.weights import pin
 from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
-from graft.splits import Split, split_images
 from graft.training import EarlyStopping, Trained, train
 from graft.training_config import (
     AugmentationConfig,
@@ -34,7 +35,6 @@ from graft.training_config import (
     TrainingConfig,
     WarmUpConfig,
 )
-from graft.weights import pin
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 PLAIN = AugmentationConfig(horizontal_flip=False)

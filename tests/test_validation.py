@@ -11,13 +11,13 @@ from bad_files import picture, stars
 from PIL import Image, ImageEnhance
 
 from graft.config import BadImagesConfig, ValidationConfig
+from graft.data.expectations import Check
+from graft.data.judge import Judge, write_data_docs
+from graft.data.manifest import scan
+from graft.data.validation import validate
+from graft.data.validation_report import ValidationReport, require_fit
 from graft.errors import DataError
-from graft.expectations import Check
-from graft.judge import Judge, write_data_docs
-from graft.manifest import scan
-from graft.validation import validate
-from graft.validation_page import validation_page
-from graft.validation_report import ValidationReport, require_fit
+from graft.reports.validation_page import validation_page
 
 CONFIG = ValidationConfig()
 PATIENT = BadImagesConfig(max_quarantined_fraction=0.5)

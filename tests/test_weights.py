@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from graft.backbones import build, head_name, preprocessing, skeleton
 from graft.config import ModelConfig
 from graft.errors import WeightsError
-from graft.weights import load, pin, state_dict
+from graft.networks.backbones import build, head_name, preprocessing, skeleton
+from graft.networks.weights import load, pin, state_dict
 
 TRACKED = "num_batches_tracked"
 
@@ -237,7 +237,7 @@ def test_less_than_all_is_loaded_and_the_missing_named(
 ) -> None:
     del resnet18["layer4.1.bn2.bias"]
     path = saved(OrderedDict(prefixed("module.", resnet18)), tmp_path / "w.pth")
-    with caplog.at_level(logging.INFO, logger="graft.backbones"):
+    with caplog.at_level(logging.INFO, logger="graft.networks.backbones"):
         build(config(path, "resnet18"), 3, seed=0)
     assert caplog.messages == [
         f"{path}: loaded 119 of 120 entries of the backbone (named module.*); missing: layer4.1.bn2.bias; "

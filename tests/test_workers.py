@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from graft import workers
 from graft.config import LimitsConfig
+from graft.data import workers
+from graft.data.workers import inspect_all
 from graft.errors import GraftError
-from graft.workers import inspect_all
 
 LIMITS = LimitsConfig(max_seconds=1.0)
-# Answers as graft.inspection does, but for some names.
+# Answers as graft.data.inspection does, but for some names.
 STRANGE = """
 import json, os, signal, sys, time
 print("ready", flush=True)

@@ -12,13 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from graft.backbones import build, preprocessing, stages
-from graft.compute_trial import fastest
+from graft.compute.trial import fastest
 from graft.config import ModelConfig, SplitConfig
-from graft.history import Phase
-from graft.manifest import scan
+from graft.data.manifest import scan
+from graft.data.splits import split_images
+from graft.learning.history import Phase
+from graft.networks.backbones import build, preprocessing, stages
 from graft.recipe import images_of
-from graft.splits import split_images
 from graft.training import Trained, train
 from graft.training_config import LoopConfig
 

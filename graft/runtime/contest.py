@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from graft.data.images import read_rgb
 from graft.errors import RegistryError
-from graft.images import read_rgb
 from graft.promotion import Comparison, compare
 from graft.runtime.registry import CHAMPION, RegisteredModel, load, predicted, require_challenger, resolve
 from graft.runtime.stack import connect_mlflow

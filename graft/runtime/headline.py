@@ -10,14 +10,16 @@ from zenml import get_step_context
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from graft import figures
 from graft.checkpoint import Checkpoint
 from graft.cross_validation import CrossValidation
-from graft.manifest import Manifest
-from graft.metrics import Predictions
+from graft.data.manifest import Manifest
+from graft.data.validation_report import ValidationReport
+from graft.learning.metrics import Predictions
 from graft.onnx_model import OnnxCheck, OnnxModel
 from graft.plan import TrainingPlan
 from graft.registration import Registration
+from graft.reports import figures
+from graft.reports.validation_page import validation_page
 from graft.runtime.tracking import (
     COMPLETE,
     STATUS,
@@ -26,8 +28,6 @@ from graft.runtime.tracking import (
     log_missing_history,
     log_plan,
 )
-from graft.validation_page import validation_page
-from graft.validation_report import ValidationReport
 
 
 @dataclass(frozen=True)

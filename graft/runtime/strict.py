@@ -17,10 +17,10 @@ from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.enums import ExecutionMode
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from graft.backbones import check as check_model
 from graft.config import TrainingParameters
 from graft.config_file import allowed_keys, describe, parse_parameters, read_yaml
 from graft.errors import ConfigError, GraftError
+from graft.networks.backbones import check as check_model
 from graft.recipe import check as check_recipe
 from graft.runtime.quiet import silence
 from graft.runtime.stack import tracking_uri

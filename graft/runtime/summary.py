@@ -7,7 +7,7 @@ from zenml.client import Client
 import materializers  # noqa: F401
 from graft.cross_validation import CrossValidation
 from graft.errors import RegistryError
-from graft.metrics import Predictions
+from graft.learning.metrics import Predictions
 from graft.registration import Registration
 
 PIPELINE = "training_pipeline"

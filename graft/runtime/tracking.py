@@ -9,8 +9,8 @@ import mlflow
 from matplotlib.figure import Figure
 from zenml.config.base_settings import SettingsOrDict
 
-from graft.compute_trial import in_words
-from graft.history import EpochMetrics, Phase
+from graft.compute.trial import in_words
+from graft.learning.history import EpochMetrics, Phase
 from graft.plan import TrainingPlan
 
 # A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.

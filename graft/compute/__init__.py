@@ -1,0 +1,1 @@
+"""Where, how precisely and how fast is computed."""

@@ -1,0 +1,1 @@
+"""The parts of a training, and the judgement of what it gave."""
