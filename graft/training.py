@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.compute.devices import Compute, enough_memory
-from graft.compute.memory import reusing_memory
+from graft.compute.memory import kept_memory
 from graft.inputs.datasets import Images
 from graft.learning.guards import (
     not_finite,
@@ -66,7 +66,7 @@ def train(
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
     progress = ProgressLine(phase, supply.batches_per_epoch, len(stopping.history))
-    with progress as line, enough_memory(loop.batch_size), learner.compute.running():
+    with progress as line, enough_memory(loop.batch_size), learner.compute.running(), kept_memory():
         while not stopping.finished:
             epoch = len(stopping.history)
             learner.begin(epoch)
@@ -89,8 +89,7 @@ def train(
 def train_one_epoch(learner: Learner, task: Task, inputs: Inputs, epoch: int, line: ProgressLine) -> float:
     """One pass over the training images; returns the mean loss in nats."""
     total, count = 0.0, 0
-    batches = reusing_memory(inputs.epoch(epoch))
-    for number, (given, labels, rows) in enumerate(batches, start=1):
+    for number, (given, labels, rows) in enumerate(inputs.epoch(epoch), start=1):
         loss = task.loss(inputs, given, labels)
         if not loss.isfinite():
             raise not_finite(loss.item(), task.phase, epoch, list(task.images.train["path"].iloc[rows.numpy()]))

@@ -10,14 +10,13 @@ from graft.errors import TrainingError
 from graft.learning.guards import (
     require_calm,
     require_learned,
-    require_normalised,
     require_remembered,
     require_trainable,
     require_varied,
 )
 from graft.learning.history import EpochMetrics, Phase
 from graft.learning.metrics import Predictions
-from graft.networks.transforms import Preprocessing, normalise
+from graft.networks.transforms import Preprocessing, normalise, require_normalised
 
 SHAPE = Preprocessing(48, 48)
 WARM, FINE = Phase("warmup", 2, 0.01), Phase("finetune", 2, 0.01, thaw_epochs=(0,))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from graft.cache.activations import ActivationStore
 from graft.compute.devices import Compute
 from graft.inputs.datasets import ImageSource
-from graft.learning.guards import require_normalised
 from graft.networks.backbones import stage_of, stages
 from graft.networks.features import stage_inputs, stage_module
 from graft.networks.freezing import fingerprint
@@ -86,7 +85,6 @@ class FrozenLayers:
         """Of uint8 ``[at most AT_ONCE, 3, crop, crop]``, float32 ``[as many, ...]`` for each stage, on the CPU."""
         padded = torch.cat([crops, crops[:1].expand(AT_ONCE - len(crops), -1, -1, -1)])
         images = self.compute.place_images(padded, self.preprocessing)
-        require_normalised(images, self.preprocessing)
         with self.compute.autocast():
             given = stage_inputs(self.model, images, self.stages)
         return {stage: value[: len(crops)].float().cpu() for stage, value in given.items()}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from graft.cache.files import cache_place, write_whole
 from graft.errors import TrainingError, shown
 from graft.learning.history import EpochMetrics, Phase
 from graft.learning.metrics import Predictions
-from graft.networks.transforms import Preprocessing
 
-SLACK = 1e-3
 CHANCE = 0.6  # of the area under the curve, with some slack for few images
 SAME = 1e-6  # of the largest feature: what differs less between images is the same
 STANDARD_ERRORS = 3.0
@@ -26,18 +23,6 @@ def require_trainable(count: int, phase: Phase) -> None:
     if count == 0:
         raise TrainingError(
             f"nothing is trainable in {phase.name}; thaw stages in {phase.section}, or report this."
-        )
-
-
-def require_normalised(images: Tensor, shape: Preprocessing) -> None:
-    """Raise ``TrainingError`` where images ``[batch, 3, height, width]`` are not what normalising gives."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (shape.mean, shape.std))
-    grey = images * std + mean
-    low, high = float(grey.min()), float(grey.max())
-    if not (low >= -SLACK and high <= 1 + SLACK):
-        raise TrainingError(
-            f"the images that reach the model run from {low:.3g} to {high:.3g} before normalising, not from 0 to "
-            f"1; look at the augmentation."
         )
 
 

@@ -13,7 +13,6 @@ from graft.inputs.filling import kept_crops, kept_pixels
 from graft.inputs.frozen_views import FrozenViews, count_views, evaluation_views, training_views
 from graft.inputs.pixels import Reader
 from graft.learning.evaluation import evaluate, judge
-from graft.learning.guards import require_normalised
 from graft.learning.history import Phase
 from graft.learning.learner import Learner
 from graft.learning.metrics import Predictions
@@ -67,10 +66,7 @@ class Pixels(Inputs):
 
     def place(self, given: Tensor) -> Tensor:
         """Normalised; raises ``TrainingError`` where pixels are out of range."""
-        shape = self.images.source.preprocessing
-        images = self.learner.compute.place_images(given, shape)
-        require_normalised(images, shape)
-        return images
+        return self.learner.compute.place_images(given, self.images.source.preprocessing)
 
     def forward(self, placed: Tensor) -> Tensor:
         """Logits by the whole network."""

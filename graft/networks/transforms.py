@@ -12,10 +12,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tf
 
+from graft.errors import TrainingError
 from graft.training_config import AugmentationConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SLACK = 1e-3  # of what rounding may add to 0..1
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,15 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / std
+
+
+def require_normalised(images: Tensor, preprocessing: Preprocessing) -> None:
+    """Raise ``TrainingError`` where images ``[batch, 3, height, width]`` are not what normalising gives."""
+    mean, std = (torch.tensor(values, device=images.device) for values in (preprocessing.mean, preprocessing.std))
+    ends = torch.stack([images.amin((0, 2, 3)), images.amax((0, 2, 3))]) * std + mean
+    low, high = float(ends.min()), float(ends.max())
+    if not (low >= -SLACK and high <= 1 + SLACK):
+        raise TrainingError(
+            f"the images that reach the model run from {low:.3g} to {high:.3g} before normalising, not from 0 to "
+            f"1; look at the augmentation."
+        )
