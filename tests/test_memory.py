@@ -47,6 +47,15 @@ def test_what_was_kept_is_given_back() -> None:
     assert resident_bytes() < before + LARGE
 
 
+def test_what_is_kept_inside_ends_with_the_outermost() -> None:
+    before = resident_bytes()
+    with kept_memory():
+        with kept_memory():
+            torch.ones(LARGE)
+        assert resident_bytes() > before + LARGE
+    assert resident_bytes() < before + LARGE
+
+
 def test_what_was_kept_is_given_back_where_a_batch_fails() -> None:
     def fail() -> None:
         for _ in reusing_memory(range(2)):
