@@ -21,7 +21,8 @@ REAL_DATA = os.environ.get("GRAFT_REAL_DATA")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)  # or the longest would end last
+    # Pipelines take longest: were they begun last, one worker would wait for the other.
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
     if REAL_DATA:
         return
     for item in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import platform
 import resource
@@ -16,12 +17,15 @@ from torchvision.models import mobilenet_v3_small
 from graft.compute.memory import BATCHES, kept_memory, reusing_memory
 from graft.errors import TrainingError
 
-LARGE = 2**24  # float32 values, 64 MB
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library allocates here")
+LARGE = 2**24  # values
+LARGE_BYTES = 4 * LARGE
+glibc = platform.libc_ver()[0] == "glibc" and platform.machine() == "x86_64"  # torch has its own allocator on some
+pytestmark = pytest.mark.skipif(not glibc, reason="another library allocates here")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> None:
+    gc.collect()
     with kept_memory():
         pass
 
@@ -43,8 +47,8 @@ def test_what_was_kept_is_given_back() -> None:
     before = resident_bytes()
     with kept_memory():
         torch.ones(LARGE)
-        assert resident_bytes() > before + LARGE
-    assert resident_bytes() < before + LARGE
+        assert resident_bytes() > before + LARGE_BYTES / 2
+    assert resident_bytes() < before + LARGE_BYTES / 2
 
 
 def test_what_is_kept_inside_ends_with_the_outermost() -> None:
@@ -52,21 +56,22 @@ def test_what_is_kept_inside_ends_with_the_outermost() -> None:
     with kept_memory():
         with kept_memory():
             torch.ones(LARGE)
-        assert resident_bytes() > before + LARGE
-    assert resident_bytes() < before + LARGE
+        assert resident_bytes() > before + LARGE_BYTES / 2
+    assert resident_bytes() < before + LARGE_BYTES / 2
 
 
 def test_what_was_kept_is_given_back_where_a_batch_fails() -> None:
     def fail() -> None:
         for _ in reusing_memory(range(2)):
             torch.ones(LARGE)
+            assert resident_bytes() > before + LARGE_BYTES / 2
             raise TrainingError("too bad")
 
     before = resident_bytes()
     with pytest.raises(TrainingError):
         fail()
     gc.collect()
-    assert resident_bytes() < before + LARGE
+    assert resident_bytes() < before + LARGE_BYTES / 2
 
 
 def test_what_lies_unused_is_given_back_now_and_then() -> None:
@@ -75,7 +80,20 @@ def test_what_lies_unused_is_given_back_now_and_then() -> None:
         if number == 0:
             torch.ones(LARGE)
         held.append(resident_bytes())
-    assert held[BATCHES] < min(held[:BATCHES]) - LARGE
+    assert held[BATCHES] < min(held[:BATCHES]) - LARGE_BYTES / 2
+
+
+def test_a_forked_process_keeps_nothing() -> None:
+    with kept_memory():
+        (process := multiprocessing.get_context("fork").Process(target=_keep_nothing)).start()
+        process.join()
+    assert process.exitcode == 0
+
+
+def _keep_nothing() -> None:
+    before = resident_bytes()
+    len(b"x" * LARGE_BYTES)  # not torch: its threads do not outlive a fork
+    assert resident_bytes() < before + LARGE_BYTES / 2
 
 
 def test_batches_come_as_they_are() -> None:

@@ -54,7 +54,7 @@ class _Strided(torch.autograd.Function):
         to_given, to_weight, to_bias = ctx.needs_input_grad[:3]
         passed_on = None
         if to_given:
-            shaped = torch.empty_like(given, dtype=torch.float32)  # nothing else of it counts
+            shaped = torch.empty_like(given, dtype=torch.float32)  # nothing else of it is read
             passed_on = back(gradient.float(), shaped, weight.float(), *how, [True, False, False])[0]
         _, of_weight, of_bias = back(gradient, given, weight, *how, [False, to_weight, to_bias])
         return passed_on, of_weight, of_bias, None, None, None, None

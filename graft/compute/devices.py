@@ -65,7 +65,7 @@ class Compute:
     def place_images(self, pixels: Tensor, shape: Preprocessing) -> Tensor:
         """Move images uint8 ``[batch, 3, height, width]`` here and normalise them, to float32.
 
-        Raises ``TrainingError`` where they do not become what normalising gives.
+        Raises ``TrainingError`` where pixels are not 0..255.
         """
         images = normalise(pixels.to(self.device, non_blocking=True), shape)
         require_normalised(images, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ class _Malloc:
     def keep_no_longer(self) -> None:
         self.users -= 1
         if self.libc and not self.users:
-            # Where glibc's own thresholds end up after it has freed one large block.
+            # Where glibc's own thresholds end up after it has freed one block of nearly 32 MB.
             self.libc.mallopt(M_MMAP_MAX, 65536)
             self.libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
             self.libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
@@ -63,5 +64,13 @@ class _Malloc:
         if self.libc:
             self.libc.malloc_trim(0)
 
+    def begin_anew(self) -> None:
+        """In a process that was forked inside: it reads images, of which each has another size."""
+        if self.users:
+            self.users = 1
+            self.keep_no_longer()
+
 
 _malloc = _Malloc()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_malloc.begin_anew)

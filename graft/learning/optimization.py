@@ -72,7 +72,7 @@ def make_optimizer(
     What the former one knew of parameters that stay is kept. Norms and biases (of one dimension) do not decay.
     """
     groups = [group for stage, rate in rates.items() for group in _groups(model, stage, rate, config.weight_decay)]
-    fused = next(model.parameters()).device.type == "cpu"  # or it would go through the weights one after another
+    fused = next(model.parameters()).device.type == "cpu"  # where torch else updates one weight after another
     optimizer: Optimizer
     if config.name == "sgd":
         optimizer = SGD(groups, lr=0.0, momentum=config.momentum, nesterov=True, fused=fused)

@@ -116,10 +116,10 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def require_normalised(images: Tensor, preprocessing: Preprocessing) -> None:
-    """Raise ``TrainingError`` where images ``[batch, 3, height, width]`` are not what normalising gives."""
+    """Raise ``TrainingError`` where images ``[batch, 3, height, width]`` are not what pixels 0..255 become."""
     mean, std = (torch.tensor(values, device=images.device) for values in (preprocessing.mean, preprocessing.std))
     ends = torch.stack([images.amin((0, 2, 3)), images.amax((0, 2, 3))]) * std + mean
-    low, high = float(ends.min()), float(ends.max())
+    low, high = torch.stack([ends.min(), ends.max()]).tolist()
     if not (low >= -SLACK and high <= 1 + SLACK):
         raise TrainingError(
             f"the images that reach the model run from {low:.3g} to {high:.3g} before normalising, not from 0 to "
