@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from graft.reports.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, dress
 
@@ -41,6 +42,8 @@ def benchmarks() -> Figure:
         label="forecast by graft plan",
     )  # fmt: skip
     right.set(xlim=(0, None), ylim=(0, None), xlabel="images", ylabel="seconds")
+    right.xaxis.set_major_locator(MaxNLocator(4))
+    right.xaxis.set_major_formatter("{x:,.0f}")
     right.legend(frameon=False, fontsize=8)
     dress(right, "The whole pipeline, head only")
     return figure
