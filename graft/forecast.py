@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from graft.compute.devices import Compute, enough_memory
-from graft.compute.memory import kept_memory
 from graft.config import TrainingParameters
 from graft.inputs.cut import Cut
 from graft.inputs.datasets import Images
@@ -195,7 +194,7 @@ class _Trial:
 
     def _median(self, work: Callable[[], object]) -> float:
         times = []
-        with enough_memory(self.loop.batch_size), self.compute.running(), kept_memory():
+        with enough_memory(self.loop.batch_size), self.compute.running():
             for _ in range(TRIALS):
                 begun = time.perf_counter()
                 work()

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from graft.compute.devices import enough_memory
-from graft.compute.memory import kept_memory
 from graft.config import TrainingParameters
 from graft.errors import ConfigError, TrainingError
 from graft.inputs.datasets import Batch, Images
@@ -57,7 +56,7 @@ def find_rate(start: Trained, phase: Phase, loop: LoopConfig, images: Images, se
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
-    with seeded(seed), enough_memory(loop.batch_size), learner.compute.running(), kept_memory():
+    with seeded(seed), enough_memory(loop.batch_size), learner.compute.running():
         every = _endless(inputs)
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from graft.compute.devices import Compute, enough_memory
-from graft.compute.memory import kept_memory
 from graft.inputs.datasets import Images
 from graft.learning.guards import (
     not_finite,
@@ -66,7 +65,7 @@ def train(
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
     progress = ProgressLine(phase, supply.batches_per_epoch, len(stopping.history))
-    with progress as line, enough_memory(loop.batch_size), learner.compute.running(), kept_memory():
+    with progress as line, enough_memory(loop.batch_size), learner.compute.running():
         while not stopping.finished:
             epoch = len(stopping.history)
             learner.begin(epoch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.compute.depthwise import FastDepthwise
+from graft.compute.memory import kept_memory
 from graft.errors import ConfigError, TrainingError, said
 from graft.networks.transforms import Preprocessing, normalise, require_normalised
 from graft.training_config import ComputeConfig
@@ -38,11 +39,12 @@ class Compute:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Compute with so many threads inside."""
+        """Compute with so many threads inside, and keep what memory they free."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            yield
+            with kept_memory():
+                yield
         finally:
             torch.set_num_threads(before)
 

@@ -10,18 +10,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-BATCHES = 16  # after which what is kept may lie in pieces too small for the next
+BATCHES = 32  # after which what is kept may lie in pieces too small for the next
 
 T = TypeVar("T")
-
-
-def reusing_memory(batches: Iterable[T]) -> Iterator[T]:
-    """The same batches; what one of them frees, the next takes, and now and then what is free is given back."""
-    with kept_memory():
-        for number, batch in enumerate(batches, start=1):
-            yield batch
-            if number % BATCHES == 0:
-                _malloc.give_back()
 
 
 @contextmanager
@@ -36,6 +27,14 @@ def kept_memory() -> Iterator[None]:
         yield
     finally:
         _malloc.keep_no_longer()
+
+
+def with_trims(batches: Iterable[T]) -> Iterator[T]:
+    """The same batches; now and then, what is kept and free is given back."""
+    for number, batch in enumerate(batches, start=1):
+        yield batch
+        if number % BATCHES == 0:
+            _malloc.give_back()
 
 
 class _Malloc:

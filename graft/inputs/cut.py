@@ -17,7 +17,7 @@ from graft.networks.fusing import fused
 from graft.networks.transforms import ImageTransform, evaluation_transform, training_transform
 from graft.training_config import LoopConfig
 
-AT_ONCE = 32  # always, smaller batches padded: how a value is rounded depends on the size of the batch
+AT_ONCE = 16  # always, smaller batches padded: how a value is rounded depends on the size of the batch
 
 
 @dataclass(frozen=True)

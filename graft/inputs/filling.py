@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from graft.cache.activations import ActivationStore
 from graft.cache.lack import Lack, make_good
-from graft.compute.memory import reusing_memory
+from graft.compute.memory import with_trims
 from graft.inputs.cut import AT_ONCE, Cut, FrozenLayers, Kind
 from graft.inputs.datasets import ImageSource, Views, read_batches, view_batches, view_key
 from graft.inputs.pixels import PixelStore, Reader
@@ -92,7 +92,7 @@ def _compute(lacks: list[StageLack], rows: pd.DataFrame, kind: Kind) -> None:
     bar = tqdm(total=count, desc="Frozen layers", unit="view", disable=None, leave=False)
     with bar, kind.compute.running():
         begun = time.perf_counter()
-        for crops, names in reusing_memory(_of_size(view_batches(views))):
+        for crops, names in with_trims(_of_size(view_batches(views))):
             given = frozen_layers(crops)
             seconds = (time.perf_counter() - begun) / len(names)
             for lack in lacks:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graft.compute.devices import Compute
-from graft.compute.memory import reusing_memory
+from graft.compute.memory import with_trims
 from graft.inputs.cut import Cut
 from graft.inputs.datasets import ImageSource, evaluation_batches
 from graft.inputs.filling import kept_crops
@@ -36,7 +36,7 @@ def evaluate(
     batches = evaluation_batches(source, rows, reader)
     bar = tqdm(batches, desc="Evaluating", unit="batch", disable=None, leave=False)
     with bar, here.running(), torch.inference_mode():
-        logits = (model(here.place_images(pixels, shape)) for pixels, *_ in reusing_memory(bar))
+        logits = (model(here.place_images(pixels, shape)) for pixels, *_ in with_trims(bar))
         return _joined(logits, source, rows)
 
 
@@ -65,10 +65,8 @@ def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
         return torch.cat([averaged(given) for given in views.in_order(JUDGED_AT_ONCE)]).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     model = fused(here.place_model(cut.model))
-    each = (
-        head_inputs(model, here.place_images(pixels, shape))
-        for pixels, *_ in reusing_memory(evaluation_batches(cut.source, rows))
-    )
+    batches = with_trims(evaluation_batches(cut.source, rows))
+    each = (head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in batches)
     with here.running():
         return torch.cat([some.float().cpu() for some in each]).numpy()
 

@@ -72,12 +72,12 @@ def make_optimizer(
     What the former one knew of parameters that stay is kept. Norms and biases (of one dimension) do not decay.
     """
     groups = [group for stage, rate in rates.items() for group in _groups(model, stage, rate, config.weight_decay)]
-    fused = next(model.parameters()).device.type == "cpu"  # where torch else updates one weight after another
+    on_cpu = next(model.parameters()).device.type == "cpu"  # where torch else updates one weight after another
     optimizer: Optimizer
     if config.name == "sgd":
-        optimizer = SGD(groups, lr=0.0, momentum=config.momentum, nesterov=True, fused=fused)
+        optimizer = SGD(groups, lr=0.0, momentum=config.momentum, nesterov=True, fused=on_cpu)
     else:
-        optimizer = AdamW(groups, lr=0.0, betas=(config.momentum, 0.999), fused=fused)
+        optimizer = AdamW(groups, lr=0.0, betas=(config.momentum, 0.999), fused=on_cpu)
     if former is not None:
         stay = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         optimizer.state.update({one: state for one, state in former.state.items() if one in stay})

@@ -123,5 +123,5 @@ def require_normalised(images: Tensor, preprocessing: Preprocessing) -> None:
     if not (low >= -SLACK and high <= 1 + SLACK):
         raise TrainingError(
             f"the images that reach the model run from {low:.3g} to {high:.3g} before normalising, not from 0 to "
-            f"1; look at the augmentation."
+            f"1; look at how images are read and augmented."
         )
