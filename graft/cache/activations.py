@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from graft.cache.row_store import Rows, RowStore
+from graft.cache.row_store import RowStore
+from graft.cache.rows import Rows
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from graft.cache.row_store import NoRoomError, Rows, RowStore
+from graft.cache.row_store import NoRoomError, RowStore
+from graft.cache.rows import Gathered, Rows
 
 logger = logging.getLogger(__name__)
 SEGMENT_BYTES = 32 * 2**20
@@ -27,8 +28,7 @@ class Lack:
         self.what, self.store, self.keys, self.in_parts = what, store, keys, in_parts
         self.missing: set[str] = set()
         self.given_up = self.full = False
-        self._names: list[str] = []
-        self._rows: list[Rows] = []
+        self._gathered = Gathered()
         self._batches, self._written, self._added = 0, time.monotonic(), 0
 
     def look(self) -> bool:
@@ -47,25 +47,23 @@ class Lack:
         if self._batches == 0:
             needed = len(rows) if self.in_parts else len(self.missing)
             self.store.require_room(rows.values.nbytes // len(rows) * needed)
-        self._names += names
-        self._rows.append(rows)
+        self._gathered.add(names, rows)
         self._batches += 1
         if self._batches == TRIED:
             keeping = self._seconds_to_keep()
             if keeping > seconds:
                 reason = f"that takes {keeping * 1000:.1f} ms an image, and computing {seconds * 1000:.1f} ms"
                 self.give_up(reason, logging.INFO)
-        elif sum(each.values.nbytes for each in self._rows) >= SEGMENT_BYTES or self._is_long_ago():
+        elif self._gathered.nbytes >= SEGMENT_BYTES or self._is_long_ago():
             self.write()
 
     def write(self) -> list[str]:
         """Write what was taken, as a segment; returns its keys."""
-        names, rows = self._names, self._rows
-        self._names, self._rows, self._written = [], [], time.monotonic()
-        if names:
-            self.store.add(names, Rows.joined(rows))
-            self._added += len(names)
-        return names
+        gathered, self._gathered, self._written = self._gathered, Gathered(), time.monotonic()
+        if gathered.keys:
+            self.store.add(gathered.keys, gathered.rows())
+            self._added += len(gathered.keys)
+        return gathered.keys
 
     @contextmanager
     def or_give_up(self) -> Iterator[None]:
@@ -75,14 +73,14 @@ class Lack:
         except OSError as error:
             kept = len(set(self.keys)) - len(self.missing) + self._added
             if self.in_parts and kept and isinstance(error, NoRoomError):
-                self.full, self._names, self._rows = True, [], []
+                self.full, self._gathered = True, Gathered()
                 logger.info("%s kept of %d images, and of the others computed anew: %s.", self.what, kept, error)
             else:
                 self.give_up(error)
 
     def give_up(self, reason: object, level: int = logging.WARNING) -> None:
         """Go on without, and say so."""
-        self.given_up, self._names, self._rows = True, [], []
+        self.given_up, self._gathered = True, Gathered()
         self.store.take_back()
         logger.log(level, "%s computed anew each time, not kept: %s.", self.what, reason)
 

@@ -10,11 +10,8 @@ import json
 import logging
 import time
 import uuid
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from graft.cache.files import cache_place, code_version, write_whole
+from graft.cache.rows import Rows
 
 logger = logging.getLogger(__name__)
 KIND, SUFFIX = "kept", ".safetensors"
@@ -33,45 +31,6 @@ IN_USE_S = 3600  # since a segment was last used: so long, nobody throws it out
 
 class NoRoomError(OSError):
     """All stores together would grow beyond their bound."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows one after another in ``values``, of ``shapes`` int64 ``[count, dimensions]``, each times its scale."""
-
-    values: Tensor
-    shapes: Tensor
-    scales: Tensor
-
-    @classmethod
-    def joined(cls, several: list[Rows]) -> Rows:
-        """All of them, one after another."""
-        parts = zip(*((rows.values, rows.shapes, rows.scales) for rows in several), strict=True)
-        return cls(*map(torch.cat, parts))
-
-    def __len__(self) -> int:
-        return len(self.scales)
-
-    def row(self, number: int) -> Tensor:
-        """A row as it is kept, without its scale."""
-        return self.values[self._ends[number] : self._ends[number + 1]].view(*self.shapes[number].tolist())
-
-    def checksum(self, number: int, key: str) -> int:
-        """CRC-32 of a row, its scale, its key, and how its bytes are to be read."""
-        row = self.row(number)
-        named = zlib.crc32(f"{key} {row.dtype} {tuple(row.shape)}".encode())
-        return zlib.crc32(_bytes(row), zlib.crc32(_bytes(self.scales[number]), named))
-
-    def require_sense(self, keys: list[str], checks: Tensor) -> None:
-        """Raise ``ValueError`` where the parts do not fit together."""
-        if not len(keys) == len(self.shapes) == len(self.scales) == len(checks):
-            raise ValueError("as many keys as rows are needed")
-        if (self.shapes < 0).any() or self.shapes.double().prod(dim=1).sum() != len(self.values):
-            raise ValueError("the shapes are not those of the values")
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return [0, *self.shapes.prod(dim=1).cumsum(dim=0).tolist()]
 
 
 class RowStore:
@@ -230,10 +189,6 @@ def _segments(folder: Path) -> list[tuple[float, Path, int]]:
             continue
         found.append((facts.st_mtime, path, facts.st_size))
     return found
-
-
-def _bytes(values: Tensor) -> memoryview:
-    return values.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.cache.row_store import Rows, RowStore
+from graft.cache.row_store import RowStore
+from graft.cache.rows import Rows
 from graft.data.images import read_rgb
 from graft.networks.transforms import ImageTransform
 from graft.training_config import CacheConfig
