@@ -20,7 +20,8 @@ from conftest import Finished, Workshop
 from graft.demo import write_digits
 
 pytestmark = pytest.mark.pipeline
-TRAINING = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "small.yaml")
+BY_ZENML = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline", "-c", "small.yaml")
+AGAIN = ("graft", "run", "small.yaml")  # the same, and starts sooner
 ALWAYS = {"ingest_images", "register_model", "report_run"}
 TRAINED = {"warm_up_head", "fine_tune", "fold_0", "fold_1"}
 JUDGED = {"summarize_folds", "evaluate_holdout", "export_onnx", "validate_onnx"}
@@ -69,7 +70,7 @@ def prepared(workshop: Workshop) -> Workshop:
 @pytest.fixture(scope="module")
 def first(prepared: Workshop) -> Finished:
     """The first run of all."""
-    return prepared.run(*TRAINING)
+    return prepared.run(*BY_ZENML)
 
 
 def runs(workshop: Workshop) -> list[Any]:
@@ -106,7 +107,7 @@ def test_the_summary_shows_the_run(prepared: Workshop, first: Finished) -> None:
 
 def test_the_second_run_is_cached_and_still_whole_in_mlflow(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
-    second = prepared.run(*TRAINING)
+    second = prepared.run(*AGAIN)
     assert second.ran == ALWAYS
     assert second.cached == EVERY - ALWAYS
     before, *_, after = runs(prepared)
@@ -139,7 +140,7 @@ print(version.version, twin.run_metadata["mlflow_version"], len(known))
 def test_a_changed_value_reruns_what_depends_on_it(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
     prepared.edit("small.yaml", "parity_images: 4", "parity_images: 5")
-    assert prepared.run(*TRAINING).ran == ALWAYS | {"validate_onnx"}
+    assert prepared.run(*AGAIN).ran == ALWAYS | {"validate_onnx"}
 
 
 def test_a_file_that_nothing_is_trained_on_trains_nothing_again(prepared: Workshop, first: Finished) -> None:
@@ -147,7 +148,7 @@ def test_a_file_that_nothing_is_trained_on_trains_nothing_again(prepared: Worksh
     strays = [prepared.root / "digits" / ".DS_Store", prepared.root / "digits" / "3" / "page.jpg"]
     for stray in strays:
         stray.write_text("<html>" * 30)
-    finished = prepared.run(*TRAINING)
+    finished = prepared.run(*AGAIN)
     assert finished.ran == ALWAYS | {"validate_data", "split_data", "export_onnx", "validate_onnx"}
     assert "3/page.jpg" in finished.output
     for stray in strays:
@@ -157,14 +158,14 @@ def test_a_file_that_nothing_is_trained_on_trains_nothing_again(prepared: Worksh
 def test_a_changed_helper_reruns_what_depends_on_it(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
     prepared.edit("graft/onnx_model.py", "odd * (half % 2)", "(half % 2) * odd")
-    assert prepared.run(*TRAINING).ran == ALWAYS | {"export_onnx", "validate_onnx"}
+    assert prepared.run(*AGAIN).ran == ALWAYS | {"export_onnx", "validate_onnx"}
 
 
 def test_a_changed_image_reruns_what_depends_on_it(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
     image = prepared.root / "digits" / "3" / sorted((prepared.root / "digits" / "3").iterdir())[0].name
     image.write_bytes(image.read_bytes()[:60])
-    finished = prepared.run(*TRAINING)
+    finished = prepared.run(*AGAIN)
     assert finished.ran == EVERY
     assert f"3/{image.name}" in finished.output
     assert runs(prepared)[-3]["metrics"]["data/quarantined"] == 1
@@ -173,7 +174,7 @@ def test_a_changed_image_reruns_what_depends_on_it(prepared: Workshop, first: Fi
 def test_a_killed_run_goes_on_after_its_last_epoch(prepared: Workshop, first: Finished, tmp_path: Path) -> None:
     assert first.code == 0
     prepared.edit("small.yaml", "seed: 0", "seed: 1")
-    running = prepared.start(*TRAINING, output=tmp_path / "output")
+    running = prepared.start(*AGAIN, output=tmp_path / "output")
     deadline = time.monotonic() + 300
     while (tmp_path / "output").read_text().count("finetune 1/2") < 2:  # in the first fold, and in the second
         assert running.poll() is None
@@ -181,7 +182,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(prepared: Workshop, first: Fi
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    finished = prepared.run(*TRAINING)
+    finished = prepared.run(*AGAIN)
     assert {"fold_1", "warm_up_head", "fine_tune"} <= finished.ran <= EVERY - {"plan_training", "fold_0"}
     epochs = ("warmup 1/2", "warmup 2/2", "finetune 1/2", "finetune 2/2")
     # The first epoch of fine-tuning is the final model's: the second fold's was finished before.
@@ -237,7 +238,7 @@ def test_a_challenger_below_the_floor_is_refused_with_every_reason(prepared: Wor
 def test_promotion_moves_the_alias_and_rollback_undoes_it(prepared: Workshop, first: Finished) -> None:
     assert first.code == 0
     write_gate(prepared, min_accuracy=0.3, min_images=10)
-    prepared.run(*PROMOTION)
+    prepared.run("graft", "promote", "gate.yaml")
     promoted, undone = aliases(prepared, "show(); print(roll_back(client, 'digits-demo')); show()")
     newest = promoted["challenger"]
     assert promoted == {"challenger": newest, "champion": newest, "previous_champion": "1", "stage": "production"}
