@@ -1,11 +1,12 @@
 """The whole training pipeline against one run of a plain loop, as a user starts them: seconds, and accuracy.
 
-    python benchmarks/pipeline.py PHOTOS --weights FILE [--images 4000] [--seeds 3] [--json FILE]
+    python benchmarks/pipeline.py PHOTOS --weights FILE [--images 4000] [--seeds 3] [--folds] [--json FILE]
 
 PHOTOS holds ``train/`` and ``val/``. The pipeline validates, trains, repeats that in five folds, exports and
 registers, with ``configs/photos.yaml``, an empty cache and a ZenML home of its own, whose set-up is not counted.
 The plain loop is ``benchmarks/plain_loop.py``. They are timed in turn in one run, each from start to end of its
 process. With ``--images``, the training photographs are first made so many by cropping, turning and tinting them.
+With ``--folds``, the plain loop runs for its four other folds and for a final model as well, as the pipeline does.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=int)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folds", action="store_true", help="five folds and a final model of the plain loop too")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
@@ -58,6 +60,12 @@ def main() -> None:
             plain = by_plain_loop(photos, weights, seed)
             found.append({"seed": seed, "graft": ours, "plain loop": plain, "steps": steps})
             print(f"seed {seed}: pipeline {in_words(*ours)}; plain loop {in_words(*plain)}", flush=True)
+            if options.folds:
+                # A final model of a plain loop is one more run: it, too, needs images to choose its epoch by.
+                each = [plain, *(by_plain_loop(photos, weights, seed, fold) for fold in (1, 2, 3, 4, 0))]
+                found[-1]["plain folds"] = [seconds for seconds, _ in each]
+                whole = sum(found[-1]["plain folds"])
+                print(f"  five plain folds and a final run {whole:.0f} s, {whole / ours[0]:.1f} times as long")
     count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
     print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
     for name in ("graft", "plain loop"):
@@ -100,12 +108,12 @@ def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float,
     return seconds, float(said.split("Holdout")[1].split()[0]), json.loads(steps.splitlines()[-1])
 
 
-def by_plain_loop(photos: Path, weights: Path, seed: int) -> tuple[float, float]:
+def by_plain_loop(photos: Path, weights: Path, seed: int, fold: int = 0) -> tuple[float, float]:
     """Seconds and holdout accuracy of the plain loop."""
     script = REPOSITORY / "benchmarks" / "plain_loop.py"
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, script, photos, "--weights", weights, "--seed", str(seed)],
+        [sys.executable, script, photos, "--weights", weights, "--seed", str(seed), "--fold", str(fold)],
         capture_output=True, check=True, text=True,
     )  # fmt: skip
     return time.perf_counter() - start, float(json.loads(done.stdout)["accuracy"])

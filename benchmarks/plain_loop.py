@@ -1,10 +1,10 @@
 """A training loop as tutorials have it, on torch and torchvision alone: what Graft is measured against.
 
-    python benchmarks/plain_loop.py PHOTOS --weights FILE --seed 0
+    python benchmarks/plain_loop.py PHOTOS --weights FILE [--seed 0] [--fold 0]
 
 PHOTOS holds ``train/`` and ``val/`` with a folder for each class. MobileNetV2 with a new head: two epochs of the
-head, then eight of everything from ``features.7`` on; the epoch that was best on a fifth of the training images is
-judged on ``val/``. Every image is decoded and augmented in every epoch.
+head, then eight of everything from ``features.7`` on; the epoch that was best on a fifth of the training images
+(``--fold`` says which) is judged on ``val/``. Every image is decoded and augmented in every epoch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fold", type=int, choices=range(5), default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     start = time.perf_counter()
@@ -43,6 +44,7 @@ def main() -> None:
     validating = datasets.ImageFolder(options.photos / "train", plain)
     order = torch.randperm(len(training)).tolist()
     fifth = len(order) // 5
+    order = order[options.fold * fifth :] + order[: options.fold * fifth]
     train = batches(Subset(training, order[fifth:]), shuffle=True)
     validate = batches(Subset(validating, order[:fifth]))
     model = models.mobilenet_v2()
