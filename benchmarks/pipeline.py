@@ -1,4 +1,4 @@
-"""The whole training pipeline against one run of a plain loop, as a user starts them: seconds, and accuracy.
+"""The whole training pipeline against a plain loop, as a user starts them: seconds, and accuracy.
 
     python benchmarks/pipeline.py PHOTOS --weights FILE [--images 4000] [--seeds 3] [--folds] [--json FILE]
 
@@ -65,7 +65,7 @@ def main() -> None:
                 each = [plain, *(by_plain_loop(photos, weights, seed, fold) for fold in (1, 2, 3, 4, 0))]
                 found[-1]["plain folds"] = [seconds for seconds, _ in each]
                 whole = sum(found[-1]["plain folds"])
-                print(f"  five plain folds and a final run {whole:.0f} s, {whole / ours[0]:.1f} times as long")
+                print(f"  five plain folds and a final run {whole:.0f} s: ratio {ours[0] / whole:.3f}", flush=True)
     count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
     print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
     for name in ("graft", "plain loop"):

@@ -61,7 +61,8 @@ def train(
         learner.restore(snapshot)
         stopping.repeat(snapshot.history)
     if not stopping.finished:
-        require_varied(supply.at(learner).sample(), "the features that reach the head")
+        with learner.compute.running():
+            require_varied(supply.at(learner).sample(), "the features that reach the head")
     for epoch, metrics in enumerate(stopping.history):
         on_epoch_end(phase, epoch, metrics)
     progress = ProgressLine(phase, supply.batches_per_epoch, len(stopping.history))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from graft.cache.rows import Gathered, Rows
 
@@ -19,9 +20,11 @@ def rows_of(shapes: list[tuple[int, int]], seed: int) -> Rows:
     return Rows(values.half(), torch.tensor(shapes), torch.rand(len(shapes), generator=generator))
 
 
+@settings(deadline=None)
 @given(st.lists(SHAPES, min_size=1, max_size=9))
 def test_rows_come_back_in_order_with_their_keys(batches: list[list[tuple[int, int]]]) -> None:
-    gathered, expected = Gathered(), {}
+    gathered = Gathered()
+    expected: dict[str, tuple[Tensor, Tensor]] = {}
     for number, shapes in enumerate(batches):
         rows = rows_of(shapes, number)
         keys = [f"{number}/{row}" for row in range(len(rows))]
@@ -36,9 +39,10 @@ def test_rows_come_back_in_order_with_their_keys(batches: list[list[tuple[int, i
         assert rows.scales[number] == scale
 
 
-def test_a_batch_is_not_held() -> None:
+def test_nothing_of_a_batch_is_held() -> None:
     gathered, rows = Gathered(), rows_of([(2, 3)], 0)
-    batch = weakref.ref(rows.values)
+    parts = [weakref.ref(part) for part in (rows.values, rows.shapes, rows.scales)]
     gathered.add(["a"], rows)
+    assert gathered.rows().values.data_ptr() != rows.values.data_ptr()
     del rows
-    assert batch() is None
+    assert [part() for part in parts] == [None] * 3

@@ -44,39 +44,52 @@ class Rows:
 
 
 class Gathered:
-    """Rows with their keys, copied as they come into one block of memory.
+    """Rows with their keys, copied as they come into blocks of memory that are seldom renewed.
 
-    In blocks of their own, they would outlive the batches that they come from and lie between what those free, so
+    Left where they were, they would outlive the batches that they come from and lie between what those free, so
     that a next batch as large would not fit there.
     """
 
     def __init__(self) -> None:
         self.keys: list[str] = []
-        self._values, self._used = torch.empty(0), 0
-        self._shapes: list[Tensor] = []
-        self._scales: list[Tensor] = []
+        self._values, self._shapes, self._scales = _Growing(), _Growing(), _Growing()
 
     @property
     def nbytes(self) -> int:
         """Of all values."""
-        return self._values[: self._used].nbytes
+        return self._values.tensor.nbytes
 
     def add(self, keys: list[str], rows: Rows) -> None:
         """Copy rows to the end."""
-        begin, end = self._used, self._used + len(rows.values)
-        if end > len(self._values):
-            larger = rows.values.new_empty(2 * end)
-            larger[:begin] = self._values[:begin]
-            self._values = larger
-        self._values[begin:end] = rows.values
-        self._used = end
         self.keys += keys
-        self._shapes.append(rows.shapes)
-        self._scales.append(rows.scales)
+        self._values.add(rows.values)
+        self._shapes.add(rows.shapes)
+        self._scales.add(rows.scales)
 
     def rows(self) -> Rows:
         """All of them, at least one, in the order of the keys."""
-        return Rows(self._values[: self._used], torch.cat(self._shapes), torch.cat(self._scales))
+        return Rows(self._values.tensor, self._shapes.tensor, self._scales.tensor)
+
+
+class _Growing:
+    """A tensor that grows along its first dimension, each time to twice what is needed."""
+
+    def __init__(self) -> None:
+        self._room, self._used = torch.empty(0), 0
+
+    @property
+    def tensor(self) -> Tensor:
+        return self._room[: self._used]
+
+    def add(self, more: Tensor) -> None:
+        end = self._used + len(more)
+        if end > len(self._room):
+            room = more.new_empty(2 * end, *more.shape[1:])
+            if self._used:
+                room[: self._used] = self.tensor
+            self._room = room
+        self._room[self._used : end] = more
+        self._used = end
 
 
 def _bytes(values: Tensor) -> memoryview:

@@ -39,7 +39,7 @@ class Compute:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Compute with so many threads inside, and keep what memory they free."""
+        """Compute with so many threads inside; what memory one batch frees is kept for the next."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-BATCHES = 32  # after which what is kept may lie in pieces too small for the next
+PARTED_BYTES = 128 * 2**20  # that lie free, but in pieces too small for a next batch
 
 T = TypeVar("T")
 
@@ -30,11 +32,19 @@ def kept_memory() -> Iterator[None]:
 
 
 def with_trims(batches: Iterable[T]) -> Iterator[T]:
-    """The same batches; now and then, what is kept and free is given back."""
-    for number, batch in enumerate(batches, start=1):
+    """The same batches, inside ``kept_memory``: where more and more is held, what is free is given back.
+
+    What outlives a batch may lie between what that frees, and then the next one finds no room there.
+    """
+    usual: int | None = None
+    for batch in batches:
         yield batch
-        if number % BATCHES == 0:
+        held = _malloc.held_bytes()
+        if usual is None:
+            usual = held
+        elif held > usual + PARTED_BYTES:
             _malloc.give_back()
+            usual = None
 
 
 class _Malloc:
@@ -58,6 +68,13 @@ class _Malloc:
             self.libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
             self.libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
             self.give_back()
+
+    def held_bytes(self) -> int:
+        """That this process holds of memory, beside what files back; 0 where nothing can be given back."""
+        if not self.libc:
+            return 0
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        return (int(resident) - int(shared)) * mmap.PAGESIZE
 
     def give_back(self) -> None:
         if self.libc:

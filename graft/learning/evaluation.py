@@ -55,19 +55,20 @@ def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFram
     """What a model in eval mode says of images of which is known what reaches it."""
     rest.model.eval()
     with here.running(), torch.inference_mode():
-        return _joined((rest(here.place(given)) for given in views.in_order(JUDGED_AT_ONCE)), source, rows)
+        batches = with_trims(views.in_order(JUDGED_AT_ONCE))
+        return _joined((rest(here.place(given)) for given in batches), source, rows)
 
 
 def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     """What reaches the head of these images, averaged over places: float32 ``[images, features]``."""
-    if cut.can_be_kept:
-        views = evaluation_views(cut, rows)
-        return torch.cat([averaged(given) for given in views.in_order(JUDGED_AT_ONCE)]).numpy()
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
-    model = fused(here.place_model(cut.model))
-    batches = with_trims(evaluation_batches(cut.source, rows))
-    each = (head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in batches)
     with here.running():
+        if cut.can_be_kept:
+            batches = with_trims(evaluation_views(cut, rows).in_order(JUDGED_AT_ONCE))
+            return torch.cat([averaged(given) for given in batches]).numpy()
+        model = fused(here.place_model(cut.model))
+        pixels = with_trims(evaluation_batches(cut.source, rows))
+        each = (head_inputs(model, here.place_images(some, shape)) for some, *_ in pixels)
         return torch.cat([some.float().cpu() for some in each]).numpy()
 
 
