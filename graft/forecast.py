@@ -32,7 +32,7 @@ from graft.training import Task
 from graft.training_config import LoopConfig
 
 TRIALS = 4  # of which the first is not counted
-START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 8.0  # beside computing; a file is exported once
+START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 5.0  # beside computing; a file is exported once
 STEPS_BESIDE_FOLDS = 12
 LIBRARIES_BYTES = 450 * 10**6  # of ZenML and MLflow, which a forecast does not load
 COPIES = 4  # of all weights: two checkpoints, the file, its copy in MLflow
