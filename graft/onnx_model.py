@@ -107,7 +107,7 @@ def _centre(length: int | torch.SymInt, crop: int) -> int | torch.SymInt:
 
 def export(checkpoint: Checkpoint, temperature: float, opset: int, facts: dict[str, str]) -> OnnxModel:
     """Export a checkpoint as one ONNX file with ``facts`` and the model's own facts in its metadata."""
-    deployable = Deployable(_quick_to_export(checkpoint.model()), checkpoint.preprocessing, temperature).eval()
+    deployable = Deployable(_quick_to_trace(checkpoint.model()), checkpoint.preprocessing, temperature).eval()
     example = torch.zeros(2, checkpoint.preprocessing.resize_px + 3, checkpoint.preprocessing.resize_px + 9, 3)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
@@ -124,8 +124,8 @@ def export(checkpoint: Checkpoint, temperature: float, opset: int, facts: dict[s
     return OnnxModel(buffer.getvalue())
 
 
-def _quick_to_export(model: nn.Module) -> nn.Module:
-    """A copy with the same graph in half the time: batch norms, and all that works in place, are traced slowly."""
+def _quick_to_trace(model: nn.Module) -> nn.Module:
+    """A copy that computes the same: batch norms, and whatever works in place, are traced slowly."""
     model = fused(model)
     for module in model.modules():
         if hasattr(module, "inplace"):
