@@ -459,8 +459,8 @@ def fill(place: str, digits: str) -> int:
     return sum(map(int, re.findall(r"\((\d+) views", said.getvalue())))
 
 
-def test_of_two_processes_one_computes_and_both_read(cache: Path, digits: Path) -> None:
+def test_of_several_processes_one_computes_and_all_read(cache: Path, digits: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        counts = list(pool.map(fill, [str(cache)] * 2, [str(digits)] * 2))
-    assert sorted(counts) == [0, 40]
+    with ProcessPoolExecutor(3, mp_context=spawn) as pool:
+        counts = list(pool.map(fill, [str(cache)] * 3, [str(digits)] * 3))
+    assert sorted(counts) == [0, 0, 40]

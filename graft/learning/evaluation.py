@@ -67,8 +67,8 @@ def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
             batches = with_trims(evaluation_views(cut, rows).in_order(JUDGED_AT_ONCE))
             return torch.cat([averaged(given) for given in batches]).numpy()
         model = fused(here.place_model(cut.model))
-        pixels = with_trims(evaluation_batches(cut.source, rows))
-        each = (head_inputs(model, here.place_images(some, shape)) for some, *_ in pixels)
+        pictures = with_trims(evaluation_batches(cut.source, rows))
+        each = (head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in pictures)
         return torch.cat([some.float().cpu() for some in each]).numpy()
 
 
