@@ -43,7 +43,7 @@ def _take_the_memory_of_the_batch_before() -> None:
     faults: dict[bool, list[int]] = {True: [], False: []}
     for kept, each in faults.items():
         with torch.inference_mode(), COMPUTE.running() if kept else nullcontext():
-            for _ in range(4):
+            for _ in range(8):
                 before = page_faults()
                 network(images)
                 each.append(page_faults() - before)
