@@ -60,12 +60,17 @@ def main() -> None:
             plain = by_plain_loop(photos, weights, seed)
             found.append({"seed": seed, "graft": ours, "plain loop": plain, "steps": steps})
             print(f"seed {seed}: pipeline {in_words(*ours)}; plain loop {in_words(*plain)}", flush=True)
+            keep(found, options.json)
             if options.folds:
                 # A final model of a plain loop is one more run: it, too, needs images to choose its epoch by.
-                each = [plain, *(by_plain_loop(photos, weights, seed, fold) for fold in (1, 2, 3, 4, 0))]
-                found[-1]["plain folds"] = [seconds for seconds, _ in each]
-                whole = sum(found[-1]["plain folds"])
-                print(f"  five plain folds and a final run {whole:.0f} s: ratio {ours[0] / whole:.3f}", flush=True)
+                # Hours go by: what is known already is said and kept after each.
+                found[-1]["plain folds"] = [plain[0]]
+                for fold in (1, 2, 3, 4, 0):
+                    found[-1]["plain folds"].append(by_plain_loop(photos, weights, seed, fold)[0])
+                    whole = sum(found[-1]["plain folds"])
+                    runs = len(found[-1]["plain folds"])
+                    print(f"  {runs} of 6 plain runs {whole:.0f} s: ratio {ours[0] / whole:.3f}", flush=True)
+                    keep(found, options.json)
     count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
     print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
     for name in ("graft", "plain loop"):
@@ -77,8 +82,12 @@ def main() -> None:
     print("\nsteps:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in named.items()))
     print(f"before, between and after them: {statistics.median(beside):.1f} s")
     print(f"of which to import torch and torchvision, as the plain loop does: {seconds_to_import():.1f} s")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+
+
+def keep(found: list[dict[str, Any]], file: Path | None) -> None:
+    """Write the figures, where a file is named."""
+    if file:
+        file.write_text(json.dumps(found, indent=1))
 
 
 def in_words(seconds: float, accuracy: float) -> str:
