@@ -35,7 +35,7 @@ def benchmarks() -> Figure:
         for count in sorted(runs) for name, key in (("plain loop", "plain loop"), ("pipeline", "graft"))
     })  # fmt: skip
     bars(middle, "Full fine-tuning (images a second)", result("throughput"))
-    rows = result("growth")
+    rows = sorted(result("growth"), key=lambda row: row["images"])
     right.plot([row["images"] for row in rows], [row["seconds"] for row in rows], "o-", color=GREEN, label="took")
     right.plot(
         [row["images"] for row in rows], [row["forecast_seconds"] for row in rows], "o:", color=QUIET,

@@ -24,7 +24,6 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import get_model
 
 from graft.compute.devices import Compute
-from graft.compute.memory import kept_memory
 from graft.networks.fusing import fused
 
 BATCH, STEPS = 32, 4
@@ -75,7 +74,7 @@ def timed(architecture: str, graft: bool) -> dict[str, float]:
             return torch.autocast("cpu", compute.dtype, enabled=compute.dtype is not torch.float32)
 
         judging = fused(model) if graft else model.eval()
-        with kept_memory() if graft else nullcontext():
+        with compute.running() if graft else nullcontext():
             found[f"forward, {name}"] = best_of(lambda: forward(judging, images, mixed))  # noqa: B023
             model.train()
             found[f"training step, {name}"] = best_of(lambda: step(model, images, labels, mixed))

@@ -5,6 +5,7 @@
 PHOTOS holds ``train/`` and ``val/``, of which so many are made (see ``benchmarks/pipeline.py``). For each number,
 what ``graft plan`` would say is asked first, with a cache of its own; then the whole pipeline runs with
 ``configs/photos.yaml``, an empty cache and a new ZenML home. Its peak of memory is that of its largest process.
+Where the cores are shared, name a number again, later: ``--images 500 4000 32000 4000 500``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from pipeline import REPOSITORY, multiplied
+from pipeline import REPOSITORY, multiplied, seconds_by_step
 
 FORECAST = """
 import json, sys
@@ -55,7 +57,7 @@ def main() -> None:
             options.json.write_text(json.dumps(found, indent=1))
 
 
-def in_words(before: dict[str, float], row: dict[str, float] | None = None) -> str:
+def in_words(before: dict[str, Any], row: dict[str, Any] | None = None) -> str:
     """A line, with the time of each image more than in the row before."""
     row, before = row or before, before if row else dict.fromkeys(before, 0)
     more = (row["seconds"] - before["seconds"]) / (row["images"] - before["images"])
@@ -67,8 +69,8 @@ def in_words(before: dict[str, float], row: dict[str, float] | None = None) -> s
     )
 
 
-def measured(chosen: list[str], folder: Path) -> dict[str, float]:
-    """What a run took, and what was forecast."""
+def measured(chosen: list[str], folder: Path) -> dict[str, Any]:
+    """What a run took, in all and by step, and what was forecast."""
     home = os.environ | {"ZENML_CONFIG_PATH": str(folder / "zenml"), "GRAFT_CACHE": str(folder / "cache")}
     forecast = json.loads(
         subprocess.run(
@@ -92,7 +94,7 @@ def measured(chosen: list[str], folder: Path) -> dict[str, float]:
         "seconds": time.perf_counter() - start, "memory": usage.ru_maxrss * 1024,
         "disk": held(folder / "zenml") - before + held(folder / "cache"),
         "forecast_seconds": sum(forecast["seconds"].values()), "forecast_memory": forecast["memory_bytes"],
-        "forecast_disk": forecast["disk_bytes"],
+        "forecast_disk": forecast["disk_bytes"], "steps": seconds_by_step(home),
     }  # fmt: skip
 
 

@@ -111,10 +111,16 @@ def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float,
     said = subprocess.run(
         [graft, "summary"], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
     ).stdout
+    return seconds, float(said.split("Holdout")[1].split()[0]), seconds_by_step(environment)
+
+
+def seconds_by_step(environment: dict[str, str]) -> dict[str, float]:
+    """Of the last run there."""
     steps = subprocess.run(
         [sys.executable, "-c", STEPS], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
     ).stdout
-    return seconds, float(said.split("Holdout")[1].split()[0]), json.loads(steps.splitlines()[-1])
+    found: dict[str, float] = json.loads(steps.splitlines()[-1])
+    return found
 
 
 def by_plain_loop(photos: Path, weights: Path, seed: int, fold: int = 0) -> tuple[float, float]:

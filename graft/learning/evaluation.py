@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -55,8 +55,7 @@ def judge(rest: Rest, views: FrozenViews, source: ImageSource, rows: pd.DataFram
     """What a model in eval mode says of images of which is known what reaches it."""
     rest.model.eval()
     with here.running(), torch.inference_mode():
-        batches = with_trims(views.in_order(JUDGED_AT_ONCE))
-        return _joined((rest(here.place(given)) for given in batches), source, rows)
+        return _joined((rest(here.place(given)) for given in _batches(views)), source, rows)
 
 
 def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
@@ -64,12 +63,15 @@ def head_features(cut: Cut, rows: pd.DataFrame) -> np.ndarray:
     here, shape = Compute.of(cut.loop.compute), cut.source.preprocessing
     with here.running():
         if cut.can_be_kept:
-            batches = with_trims(evaluation_views(cut, rows).in_order(JUDGED_AT_ONCE))
-            return torch.cat([averaged(given) for given in batches]).numpy()
+            return torch.cat([averaged(given) for given in _batches(evaluation_views(cut, rows))]).numpy()
         model = fused(here.place_model(cut.model))
         pictures = with_trims(evaluation_batches(cut.source, rows))
         each = (head_inputs(model, here.place_images(pixels, shape)) for pixels, *_ in pictures)
         return torch.cat([some.float().cpu() for some in each]).numpy()
+
+
+def _batches(views: FrozenViews) -> Iterator[Tensor]:
+    return with_trims(views.in_order(JUDGED_AT_ONCE))
 
 
 def _joined(logits: Iterable[Tensor], source: ImageSource, rows: pd.DataFrame) -> Predictions:

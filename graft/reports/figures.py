@@ -29,7 +29,7 @@ SHEET_COLUMNS, SHEET_ROWS = 6, 4
 def as_png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
 
 
