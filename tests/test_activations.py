@@ -268,6 +268,19 @@ def fresh() -> ActivationStore:
     return ActivationStore("a test", precision="float16", max_bytes=LARGE)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux what memory holds of files")
+def test_memory_does_not_hold_what_was_just_written() -> None:
+    def held_of_files() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+    store, keys, rows = fresh(), [str(number) for number in range(64)], torch.rand(64, 2**18)
+    encoded, before = store.encode(rows), held_of_files()
+    store.add(keys, encoded)
+    assert held_of_files() - before < 16e6
+    assert torch.allclose(store.read(keys), rows, atol=1e-3)
+    assert held_of_files() - before > 32e6
+
+
 def test_rows_are_found_again_by_another_process() -> None:
     filled()
     store = fresh()

@@ -76,6 +76,8 @@ class RowStore:
         self._open(path)
         if self.missing(keys):
             raise OSError(f"{path} was removed as soon as it was written")
+        self._open(path)  # anew: then memory does not hold what was read to check it
+        self._rows |= {key: self._known[key][1:3] for key in keys}
 
     def take_back(self) -> None:
         """Remove what was added."""
