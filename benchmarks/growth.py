@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import REPOSITORY, multiplied, seconds_by_step
+from pipeline import REPOSITORY, keep, multiplied, seconds_by_step
 
 FORECAST = """
 import json, sys
@@ -52,9 +52,8 @@ def main() -> None:
             photos = multiplied(options.photos.resolve(), Path(folder) / "photos", count)
             chosen = [f"data.root={photos}", f"model.weights={options.weights.resolve()}", *options.set]
             found.append({"images": count, **measured(chosen, Path(folder))})
+        keep(found, options.json)
         print(in_words(*found[-2:]), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(found, indent=1))
 
 
 def in_words(before: dict[str, Any], row: dict[str, Any] | None = None) -> str:

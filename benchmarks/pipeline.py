@@ -64,12 +64,11 @@ def main() -> None:
             if options.folds:
                 # A final model of a plain loop is one more run: it, too, needs images to choose its epoch by.
                 # Hours go by: what is known already is said and kept after each.
-                found[-1]["plain folds"] = [plain[0]]
+                each = found[-1]["plain folds"] = [plain[0]]
                 for fold in (1, 2, 3, 4, 0):
-                    found[-1]["plain folds"].append(by_plain_loop(photos, weights, seed, fold)[0])
-                    whole = sum(found[-1]["plain folds"])
-                    runs = len(found[-1]["plain folds"])
-                    print(f"  {runs} of 6 plain runs {whole:.0f} s: ratio {ours[0] / whole:.3f}", flush=True)
+                    each.append(by_plain_loop(photos, weights, seed, fold)[0])
+                    ratio = ours[0] / sum(each)
+                    print(f"  {len(each)} of 6 plain runs {sum(each):.0f} s: ratio {ratio:.3f}", flush=True)
                     keep(found, options.json)
     count = sum(1 for _ in (options.photos / "train").rglob("*.*")) if not options.images else options.images
     print(f"{count} images to train on, {platform.machine()}, {torch.get_num_threads()} threads; medians:")
