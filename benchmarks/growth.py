@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import REPOSITORY, keep, multiplied, seconds_by_step
+from keeping import keep
+from pipeline import REPOSITORY, multiplied, seconds_by_step
 
 FORECAST = """
 import json, sys
@@ -53,16 +54,19 @@ def main() -> None:
             chosen = [f"data.root={photos}", f"model.weights={options.weights.resolve()}", *options.set]
             found.append({"images": count, **measured(chosen, Path(folder))})
         keep(found, options.json)
-        print(in_words(*found[-2:]), flush=True)
+        print(in_words(found[-1], found[-2] if len(found) > 1 else None), flush=True)
 
 
-def in_words(before: dict[str, Any], row: dict[str, Any] | None = None) -> str:
-    """A line, with the time of each image more than in the row before."""
-    row, before = row or before, before if row else dict.fromkeys(before, 0)
-    more = (row["seconds"] - before["seconds"]) / (row["images"] - before["images"])
+def in_words(row: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """A line, with the time of each image more than in the row before, where that has another number."""
+    images, seconds = row["images"], row["seconds"]
+    if before and before["images"] != images:
+        each = (seconds - before["seconds"]) / (images - before["images"])
+        growth = f"{1000 * each:.1f} ms for each more, "
+    else:
+        growth = ""
     return (
-        f"{row['images']:6.0f} images: {row['seconds']:5.0f} s [{row['forecast_seconds']:.0f}], "
-        f"{1000 * more:.1f} ms for each more, "
+        f"{images:6.0f} images: {seconds:5.0f} s [{row['forecast_seconds']:.0f}], {growth}"
         f"{row['memory'] / 1e9:.2f} GB of memory [{row['forecast_memory'] / 1e9:.2f}], "
         f"{row['disk'] / 1e6:.0f} MB of disk [{row['forecast_disk'] / 1e6:.0f}]"
     )

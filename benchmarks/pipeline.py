@@ -30,6 +30,8 @@ import torch
 from torchvision.io import ImageReadMode, read_image, write_jpeg
 from torchvision.transforms import v2
 
+from keeping import keep
+
 REPOSITORY = Path(__file__).parents[1]
 STEPS = """
 import json
@@ -81,12 +83,6 @@ def main() -> None:
     print("\nsteps:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in named.items()))
     print(f"before, between and after them: {statistics.median(beside):.1f} s")
     print(f"of which to import torch and torchvision, as the plain loop does: {seconds_to_import():.1f} s")
-
-
-def keep(found: list[dict[str, Any]], file: Path | None) -> None:
-    """Write the figures, where a file is named."""
-    if file:
-        file.write_text(json.dumps(found, indent=1))
 
 
 def in_words(seconds: float, accuracy: float) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
 import statistics
 import time
@@ -36,6 +35,7 @@ from graft.plan import make_plan
 from graft.recipe import fine_tune, images_of, judge_holdout, warm_up
 from graft.seeds import derive_seed
 from graft.training_config import TrainingConfig
+from keeping import keep
 
 STRATEGIES = ("auto", "head_only", "last_stages", "gradual", "full")
 
@@ -64,14 +64,13 @@ def main() -> None:
                 note, said = by_graft(parameters, split, name, seed)
             seconds = time.perf_counter() - start
             found.setdefault(name, []).append((said.accuracy, said.macro_f1, seconds))
+            keep(found, options.json)
             line = f"seed {seed}  {name:12} {said.accuracy:.4f}  {said.macro_f1:.4f}  {seconds:5.0f} s  {note}"
             print(line, flush=True)
     print(f"\n{platform.machine()}, {torch.get_num_threads()} threads; mean ± standard deviation of the seeds")
     for name, results in found.items():
         accuracies, f1s, times = zip(*results, strict=True)
         print(f"{name:12} accuracy {spread(accuracies)}  macro-F1 {spread(f1s)}  {statistics.mean(times):4.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
 
 
 def spread(values: tuple[float, ...]) -> str:

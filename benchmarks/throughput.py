@@ -23,6 +23,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from keeping import keep
+
 SCRIPTS = Path(__file__).parent / "rivals"
 RIVALS = {
     "timm": (["timm", "torch", "torchvision"], ["", "fast"]),
@@ -51,16 +53,16 @@ def main() -> None:
         ours = [*setting, options.weights]
         rates = {"graft": rate_of(Path(sys.executable), "graft", ours, Path(folder) / "cache")}
         say("graft", rates)
+        keep(rates, options.json)
         for name, (packages, ways) in RIVALS.items():
             python = environment(options.rivals.resolve() / name, packages)
             for way in ways:
                 side = f"{name} {way}".strip()
                 rates[side] = rate_of(python, name, [*setting, *way.split()], Path(folder))
                 say(side, rates)
+                keep(rates, options.json)
     best = max((name for name in rates if name != "graft"), key=rates.__getitem__)
     print(f"Graft is {rates['graft'] / rates[best]:.2f} times as fast as {best}")
-    if options.json:
-        options.json.write_text(json.dumps(rates, indent=1))
 
 
 def rate_of(python: Path, name: str, setting: list[str], cache: Path) -> float:

@@ -10,7 +10,6 @@ network in evaluation mode on batches of 32, in float32. They are timed in turn,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -35,6 +34,7 @@ from graft.networks.transforms import Preprocessing
 from graft.recipe import images_of, prepare
 from graft.training import Trained, train
 from graft.training_config import LoopConfig, WarmUpConfig
+from keeping import keep
 
 EPOCHS = 10
 
@@ -62,12 +62,11 @@ def main() -> None:
     ours, plain = (statistics.median(each) for each in zip(*found, strict=True))
     ratio = statistics.median(one / other for one, other in found)
     count = len(images.train) + len(images.validation)
+    keep({"seconds": found, "ratio": ratio, "images": count}, options.json)
     print(f"{count} images, {platform.machine()}; Graft computes in {in_words(compute)}; medians:")
     print(f"warm-up, {EPOCHS} epochs {ours:7.1f} s")
     print(f"plain forward pass {plain:7.1f} s")
     print(f"ratio              {ratio:7.2f}")
-    if options.json:
-        options.json.write_text(json.dumps({"seconds": found, "ratio": ratio, "images": count}, indent=1))
 
 
 def by_graft(network: nn.Module, loop: LoopConfig, images: Images) -> float:
