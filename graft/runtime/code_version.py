@@ -22,7 +22,7 @@ def code_version(*roots: Callable[..., object] | type) -> str:
     """SHA-256 of these functions or classes and of every definition of Graft that they reach."""
     digest = hashlib.sha256()
     for module, name in sorted(reached((root.__module__, root.__name__) for root in roots)):
-        digest.update(f"{module}.{name}:{_definitions(module)[name]}\n".encode())
+        digest.update(f"{module}.{name}:{_code(module, name)}\n".encode())
     return digest.hexdigest()
 
 
@@ -32,7 +32,7 @@ def reached(roots: Iterator[Definition]) -> set[Definition]:
     waiting = list(roots)
     while waiting:
         definition = waiting.pop()
-        if definition not in found and definition[1] in _definitions(definition[0]):
+        if definition not in found and definition[1] in _statements(definition[0]):
             found.add(definition)
             waiting.extend(_used(*definition))
     return found
@@ -47,8 +47,16 @@ def _tree(module: str) -> ast.Module:
     place = Path(spec.submodule_search_locations[0]).joinpath(*inner)
     for source in (place.with_suffix(".py"), place / "__init__.py"):
         if source.is_file():
-            return ast.parse(source.read_text(encoding="utf-8"))
+            return _undocumented(ast.parse(source.read_text(encoding="utf-8")))
     return ast.Module([], [])  # an attribute of a class, which is counted with its class
+
+
+def _undocumented(tree: ast.Module) -> ast.Module:
+    """The same tree, without the docstrings of functions and classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
 
 
 @cache
@@ -62,9 +70,9 @@ def _statements(module: str) -> dict[str, list[ast.stmt]]:
 
 
 @cache
-def _definitions(module: str) -> dict[str, str]:
-    """The code of each definition, without docstrings and comments."""
-    return {name: "\n".join(map(_code, statements)) for name, statements in _statements(module).items()}
+def _code(module: str, name: str) -> str:
+    """The code of a definition, without docstrings and comments."""
+    return "\n".join(map(ast.dump, _statements(module)[name]))
 
 
 def _bound_by(statement: ast.stmt) -> list[str]:
@@ -77,14 +85,6 @@ def _bound_by(statement: ast.stmt) -> list[str]:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         ]
     return []
-
-
-def _code(statement: ast.stmt) -> str:
-    copy = ast.parse(ast.unparse(statement))
-    for node in ast.walk(copy):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(copy)
 
 
 @cache

@@ -12,6 +12,7 @@ from zenml.config.base_settings import SettingsOrDict
 from graft.compute.trial import in_words
 from graft.learning.history import EpochMetrics, Phase
 from graft.plan import TrainingPlan
+from graft.reports.figures import as_image
 
 # A run is incomplete until its last step says otherwise: MLflow calls a run finished whatever failed in it.
 STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
@@ -46,7 +47,7 @@ def log_plan(plan: TrainingPlan) -> None:
 def log_figures(figures: Mapping[str, Figure]) -> None:
     """Log figures as PNG under ``figures/``."""
     for name, figure in figures.items():
-        mlflow.log_figure(figure, f"figures/{name}.png")
+        mlflow.log_image(as_image(figure), artifact_file=f"figures/{name}.png")
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
