@@ -107,13 +107,16 @@ def reliability(said: Predictions) -> Figure:
 
 
 def folds(result: CrossValidation) -> Figure:
-    """Accuracy of each fold after warm-up and after fine-tuning."""
+    """Accuracy of each fold after warm-up and at the end."""
     x = np.arange(len(result.accuracies))
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.vlines(x, result.head_only_accuracies, result.accuracies, color=QUIET, linewidth=1.5)
-    axes.scatter(x, result.head_only_accuracies, color=ORANGE, label="head only", zorder=3)
-    axes.scatter(x, result.accuracies, color=GREEN, label="fine-tuned", zorder=3)
+    # A ring is seen around the other's dot, where fine-tuning changed nothing or was left out.
+    axes.scatter(
+        x, result.head_only_accuracies, s=80, color="white", edgecolors=ORANGE, label="head only", zorder=2
+    )
+    axes.scatter(x, result.accuracies, color=GREEN, label="final", zorder=3)
     mean, spread = float(np.mean(result.accuracies)), float(np.std(result.accuracies, ddof=1))
     axes.axhspan(mean - spread, mean + spread, color=GREEN, alpha=0.1, linewidth=0)
     axes.axhline(mean, color=GREEN, linewidth=1)
