@@ -1,4 +1,4 @@
-"""What the training pipeline computes, without ZenML, MLflow or reports; nothing is kept but the model's file.
+"""What the training pipeline computes, without ZenML, MLflow or reports; it keeps the cache and the model alone.
 
     python benchmarks/bare_recipe.py CONFIG MODEL.onnx [--set KEY=VALUE]
 
@@ -28,6 +28,7 @@ with importing():
     from graft.data.splits import cut_folds, split_images
     from graft.data.validation_report import require_fit
     from graft.learning.history import EpochMetrics, Phase
+    from graft.networks.backbones import check
     from graft.networks.weights import pin
     from graft.onnx_model import export
     from graft.onnx_model import validate as validate_onnx
@@ -47,6 +48,9 @@ def main() -> None:
     parameters = parse_parameters(TrainingParameters, content, str(options.config))
     data, training, seed = parameters.data, parameters.training, parameters.seed
     count = parameters.cross_validation.folds
+    check(parameters.model)
+    recipe.check(parameters.model, training)
+    model = pin(parameters.model)
     with timed("ingest_images"):
         manifest = scan(data.root, data.limits)
     root = manifest.folder()
@@ -59,7 +63,6 @@ def main() -> None:
         split = split_images(manifest, report.clusters, data.split)
         folds = cut_folds(split, count, seed)
     with timed("plan_training"):
-        model = pin(parameters.model)
         plan = make_plan(root, split, model, training, seed)
         recipe.keep_frozen(root, split, model, training, plan)
     loop = plan.settled(training.loop)

@@ -24,7 +24,10 @@ def other(x):
     return x
 
 class Shape:
+    """A shape."""
+
     def area(self):
+        """How large it is."""
         return other(1)
 ''',
     "steps/__init__.py": "",
@@ -71,6 +74,8 @@ def versions(project: Path) -> dict[str, str]:
         ("return x\n", "return -x\n", {"two"}),
         ("return other(1)", "return other(2)", {"two"}),
         ('"""Double."""', '"""Double, as documented."""', set()),
+        ('"""A shape."""', '"""Any shape."""', set()),
+        ('"""How large it is."""', "", set()),
         ("return x + 1", "return x + 1  # a comment", set()),
         ("return x + 1", "return  (x+1)", set()),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 
@@ -15,6 +16,7 @@ from graft.data.manifest import Manifest, scan
 from graft.data.validation import validate
 from graft.data.validation_report import Quarantine, ValidationReport
 from graft.errors import StorageError
+from graft.reports.figures import as_image, class_histogram
 from graft.reports.pages import manifest_page
 from graft.reports.validation_page import validation_page
 
@@ -57,6 +59,15 @@ def test_the_pages_hold_their_figures(judged: tuple[Manifest, ValidationReport])
     manifest, report = judged
     for page, figures in ((manifest_page(manifest), 1), (validation_page(report), 2)):
         assert page.count('src="data:image/png;base64,iVBOR') == figures
+
+
+def test_a_figure_is_dark_on_white_whatever_a_users_style_says() -> None:
+    with mpl.rc_context({"figure.facecolor": "black"}):
+        figure = class_histogram({"ant": 2, "bee": 1})
+    image = as_image(figure, dpi=50)
+    width, height = figure.get_size_inches()
+    assert image.size == (int(50 * width), int(50 * height))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:

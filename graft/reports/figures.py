@@ -30,6 +30,7 @@ SHEET_COLUMNS, SHEET_ROWS = 6, 4
 def as_image(figure: Figure, dpi: int = 110) -> Image.Image:
     """The figure as pixels, drawn once: ``Figure.savefig`` draws a figure with a layout twice."""
     figure.set_dpi(dpi)
+    figure.set_facecolor("white")  # whatever a user's own style says
     pixels, size = FigureCanvasAgg(figure).print_to_buffer()  # type: ignore[no-untyped-call]
     return Image.frombytes("RGBA", size, pixels).convert("RGB")
 

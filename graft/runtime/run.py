@@ -9,7 +9,6 @@ from typing import Literal
 
 import click
 import yaml
-from zenml.pipelines.pipeline_definition import Pipeline
 
 from graft.config_file import read_yaml, with_overrides
 from graft.errors import GraftError
@@ -33,7 +32,7 @@ def run(kind: Literal["training", "promotion"], config: Path, assignments: list[
         yaml.safe_dump(content, file, allow_unicode=True)
         file.flush()
         try:
-            Pipeline.with_options(pipeline, config_path=file.name)()  # ZenML's own: it is checked already
+            pipeline.with_checked_options(config_path=file.name)()
         except click.ClickException as refusal:
             error = GraftError(refusal.message)
             error.exit_code = refusal.exit_code

@@ -60,6 +60,10 @@ class StrictPipeline(Pipeline):
             check_config(read_yaml(Path(path)), self, str(path))
         except GraftError as error:
             raise Refusal(error) from None
+        return self.with_checked_options(*args, **kwargs)
+
+    def with_checked_options(self, *args: Any, **kwargs: Any) -> StrictPipeline:  # noqa: ANN401
+        """Do what ZenML does with a config that ``check_config`` has passed."""
         configured = super().with_options(*args, **kwargs)
         assert isinstance(configured, StrictPipeline)
         return configured
