@@ -83,9 +83,8 @@ class FoldResultMaterializer(ArraysMaterializer):
         self.write_predictions("fine_tuned", data.fine_tuned)
 
     def save_visualizations(self, data: FoldResult) -> dict[str, VisualizationType]:
-        """Show the curves, and what is mistaken for what."""
-        curves = figures.learning_curves(data.warm_up, data.fine_tune)
-        return self.show(figures={"curves": curves, "confusion": figures.confusion(data.fine_tuned)})
+        """Show the curves; what is mistaken for what is shown for all folds together."""
+        return self.show(figures={"curves": figures.learning_curves(data.warm_up, data.fine_tune)})
 
     def extract_metadata(self, data: FoldResult) -> dict[str, Any]:
         """Name the accuracies."""

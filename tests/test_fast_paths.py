@@ -13,7 +13,7 @@ from torchvision.models import get_model
 
 from graft.compute.depthwise import FastDepthwise
 from graft.compute.devices import Compute
-from graft.networks.features import stage_inputs
+from graft.networks.features import Rest, stage_inputs
 from graft.networks.fusing import fused
 from graft.training_config import ComputeConfig
 
@@ -72,6 +72,20 @@ def test_fusing_leaves_the_network_and_what_passes_between_stages_as_they_are() 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     for name, value in stage_inputs(model, images, names).items():
         assert torch.allclose(given[name], value, rtol=1e-4, atol=1e-5), name
+
+
+@torch.no_grad()
+def test_the_shapes_within_an_architecture_are_found_once() -> None:
+    ran = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = get_model("resnet18", weights=None).eval()
+        model.image_size = 96  # of no other test
+        model.layer1.register_forward_hook(lambda *_, seed=seed: ran.append(seed))
+        rest, images = Rest(model, "layer3"), torch.rand(2, 3, 96, 96)
+        assert ran.count(seed) == (1 if seed == 0 else 0)
+        given = stage_inputs(model, images, ["layer3"])["layer3"]
+        assert torch.allclose(rest(given), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [False, True])

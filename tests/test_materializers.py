@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -16,7 +17,8 @@ from graft.data.manifest import Manifest, scan
 from graft.data.validation import validate
 from graft.data.validation_report import Quarantine, ValidationReport
 from graft.errors import StorageError
-from graft.reports.figures import as_image, class_histogram
+from graft.learning.history import EpochMetrics
+from graft.reports.figures import as_image, class_histogram, learning_curves
 from graft.reports.pages import manifest_page
 from graft.reports.validation_page import validation_page
 
@@ -68,6 +70,24 @@ def test_a_figure_is_dark_on_white_whatever_a_users_style_says() -> None:
     width, height = figure.get_size_inches()
     assert image.size == (int(50 * width), int(50 * height))
     assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("epochs", [1, 12, 300])
+def test_the_epochs_stand_apart_under_learning_curves_and_all_is_within_the_picture(epochs: int) -> None:
+    history = [EpochMetrics(1.5, 250_000.0 * epoch, 0.5, 0.5, 0.5) for epoch in range(epochs)]
+    figure = learning_curves(history[:4], history[4:])
+    as_image(figure)
+    for axes in figure.axes:
+        first, last = axes.get_xlim()
+        labels = [label for label in axes.get_xticklabels() if first <= label.get_position()[0] <= last]
+        boxes = [label.get_window_extent() for label in labels]
+        assert 1 <= len(labels) <= 11
+        assert all(label.get_text().isdecimal() for label in labels)
+        assert all(before.x1 + 4 < after.x0 for before, after in pairwise(boxes))
+        box = axes.get_tightbbox()
+        assert box is not None
+        assert figure.bbox.contains(box.x0, box.y0)
+        assert figure.bbox.contains(box.x1, box.y1)
 
 
 def test_a_report_comes_back(judged: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:

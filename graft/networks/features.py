@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from graft.networks.backbones import head_name, stage_of, stages
 
+Shapes = dict[str, torch.Size]
+_known_shapes: dict[tuple[str, int, str], Shapes] = {}  # of a network, an image's side and a stage
+
 
 class _Caught(Exception):  # noqa: N818  it is no error: nothing behind the last stage asked for need be computed
     pass
@@ -77,7 +80,10 @@ class Rest:
         self.model = copy.deepcopy(model, known)
         self.entry = stage_module(self.model, stage)
         before = [name for name in names[: names.index(stage)] if name != "embedding"]
-        for name, shape in self._shapes(before).items():
+        key = (repr(model), self.image_px, stage)
+        if key not in _known_shapes:  # each fold trains a network like the one before
+            _known_shapes[key] = self._shapes(before)
+        for name, shape in _known_shapes[key].items():
             self.model.set_submodule(name, _Stub(shape))
 
     def __call__(self, activations: Tensor) -> Tensor:
@@ -105,9 +111,9 @@ class Rest:
     def _images(self, count: int) -> Tensor:
         return torch.empty(count, 3, self.image_px, self.image_px, device="meta")
 
-    def _shapes(self, names: list[str]) -> dict[str, torch.Size]:
+    def _shapes(self, names: list[str]) -> Shapes:
         """What these stages give of an image."""
-        found: dict[str, torch.Size] = {}
+        found: Shapes = {}
 
         def stop(*_: object) -> None:
             raise _Caught

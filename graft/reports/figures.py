@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
 from graft.cross_validation import CrossValidation
@@ -46,8 +46,8 @@ def learning_curves(warm_up: list[EpochMetrics], fine_tune: list[EpochMetrics]) 
     """Losses on the left, validation accuracy and macro-F1 on the right, over the epochs of both phases."""
     epochs = [*warm_up, *fine_tune]
     x = np.arange(1, len(epochs) + 1)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(9, 3.4))
+    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.98, "bottom": 0.14, "top": 0.91})
     _line(left, x, [epoch.train_loss for epoch in epochs], ORANGE, "training")
     _line(left, x, [epoch.val_loss for epoch in epochs], BLUE, "validation")
     _line(right, x, [epoch.val_accuracy for epoch in epochs], GREEN, "accuracy")
@@ -55,7 +55,7 @@ def learning_curves(warm_up: list[EpochMetrics], fine_tune: list[EpochMetrics]) 
     for axes, title in ((left, "Loss (nats)"), (right, "On validation images")):
         dress(axes, title)
         axes.set_xlabel("epoch")
-        axes.set_xticks(x)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
         if fine_tune and warm_up:
             axes.axvline(len(warm_up) + 0.5, color=QUIET, linestyle=":", linewidth=1)
             axes.text(len(warm_up) + 0.55, 1.0, " fine-tuning", color=QUIET, fontsize=8, va="top",
