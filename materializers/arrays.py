@@ -65,7 +65,7 @@ class PredictionsMaterializer(ArraysMaterializer):
 
 
 class FoldResultMaterializer(ArraysMaterializer):
-    """Stores one fold."""
+    """Stores one fold; MLflow shows its curves, and the artifact of all folds what is mistaken for what."""
 
     ASSOCIATED_TYPES = (FoldResult,)
 
@@ -81,10 +81,6 @@ class FoldResultMaterializer(ArraysMaterializer):
         self.write_json("fold.json", self._facts(data))
         self.write_predictions("head_only", data.head_only)
         self.write_predictions("fine_tuned", data.fine_tuned)
-
-    def save_visualizations(self, data: FoldResult) -> dict[str, VisualizationType]:
-        """Show the curves; what is mistaken for what is shown for all folds together."""
-        return self.show(figures={"curves": figures.learning_curves(data.warm_up, data.fine_tune)})
 
     def extract_metadata(self, data: FoldResult) -> dict[str, Any]:
         """Name the accuracies."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlflow
 from zenml import get_step_context
 from zenml.client import Client
-from zenml.models import PipelineRunResponse
+from zenml.models import StepRunResponse
 
 from graft.checkpoint import Checkpoint
 from graft.cross_validation import CrossValidation
@@ -60,11 +61,12 @@ def headline(evidence: Evidence) -> dict[str, float]:
 def log_headline(evidence: Evidence, parameters: str) -> None:
     """Log metrics, parameters, figures and tags into the active MLflow run."""
     run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
+    steps = run.steps
     tuned = evidence.tuned.history if evidence.tuned.stage == "fine_tune" else []
     log_missing_history("warmup", evidence.warm.history)
     log_missing_history("finetune", tuned)
     log_plan(evidence.plan)
-    mlflow.log_metrics(headline(evidence) | step_times(run))
+    mlflow.log_metrics(headline(evidence) | step_times(steps))
     mlflow.log_params(flattened(json.loads(parameters)))
     log_figures(
         {
@@ -83,23 +85,24 @@ def log_headline(evidence: Evidence, parameters: str) -> None:
             STATUS: COMPLETE,
             "graft.model": evidence.registration.uri,
             "graft.frozen_sha256": evidence.tuned.proofs[-1].sha256,
-            "graft.reused_steps": ", ".join(reused_steps(run)) or "none",
+            "graft.reused_steps": ", ".join(reused(steps)) or "none",
             "zenml.run_id": str(run.id),
             "zenml.run_name": run.name,
         }
     )
 
 
-def step_times(run: PipelineRunResponse) -> dict[str, float]:
+def step_times(steps: Mapping[str, StepRunResponse]) -> dict[str, float]:
     """How long each step took, in seconds; for a cached step, when it last ran."""
     times = {}
-    for name, step in run.steps.items():
-        ran = Client().get_run_step(step.original_step_run_id) if step.original_step_run_id else step
+    for name, step in steps.items():
+        first = step.original_step_run_id if step.status == "cached" else None  # to ask costs a query
+        ran = Client().get_run_step(first) if first else step
         if ran.start_time and ran.end_time:
             times[f"time/{name}_s"] = (ran.end_time - ran.start_time).total_seconds()
     return times
 
 
-def reused_steps(run: PipelineRunResponse) -> list[str]:
+def reused(steps: Mapping[str, StepRunResponse]) -> list[str]:
     """The steps whose results came from the cache."""
-    return sorted(name for name, step in run.steps.items() if step.status == "cached")
+    return sorted(name for name, step in steps.items() if step.status == "cached")
