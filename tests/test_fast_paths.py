@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from networks import lived_in
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import get_model
 
-from graft.compute.depthwise import FastDepthwise
 from graft.compute.devices import Compute
+from graft.compute.kernels import FastKernels
 from graft.networks.features import Rest, stage_inputs
 from graft.networks.fusing import fused
 from graft.training_config import ComputeConfig
@@ -105,7 +108,7 @@ def test_a_strided_depthwise_convolution_has_its_gradients_in_bfloat16(bias: boo
 
     fast, calls = gradients(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("graft.compute.depthwise._is_slow", lambda *_: calls.append(1))
+        patch.setattr("graft.compute.kernels._is_slow", lambda *_: calls.append(1))
         plain = gradients()
     assert calls
     assert len(fast) == (3 if bias else 2)
@@ -117,7 +120,7 @@ def test_a_strided_depthwise_convolution_has_its_gradients_in_bfloat16(bias: boo
 def test_only_the_slow_convolution_is_computed_otherwise() -> None:
     images = torch.rand(1, 8, 9, 9, requires_grad=True)
     names = []
-    with FastDepthwise():
+    with FastKernels():
         for layer in (
             nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, stride=2),
             nn.Conv2d(8, 8, 3, stride=2, groups=4), nn.Conv2d(8, 8, 3, stride=2, padding="valid", groups=8),
@@ -129,3 +132,40 @@ def test_only_the_slow_convolution_is_computed_otherwise() -> None:
         with torch.no_grad():
             assert nn.Conv2d(8, 8, 3, stride=2, groups=8)(images).grad_fn is None
     assert [name.startswith("_Strided") for name in names] == [True, False, False, False, False]
+
+
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the shapes of what is multiplied batch by batch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: list[torch.Size] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401  # fmt: skip
+        if function is torch.ops.aten.bmm.default:
+            self.shapes.append(args[1].shape)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_weights_of_frozen_self_attention_are_not_copied_for_each_place(fast: bool) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).requires_grad_(False)
+    images, places = torch.rand(4, 5, 8), 5
+    expected, _ = attention(images, images, images, need_weights=False)
+    with Products() as products, torch.autocast("cpu", torch.bfloat16), FastKernels() if fast else nullcontext():
+        said, _ = attention(images, images, images, need_weights=False)
+    assert (torch.Size([places, 8, 3 * 8]) in products.shapes) is not fast
+    assert torch.allclose(said.float(), expected, atol=0.02)
+
+
+def test_attention_to_something_else_is_left_alone() -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    asked, known = torch.rand(4, 5, 8), torch.rand(4, 3, 8)
+    expected, _ = attention(asked, known, known)
+    with FastKernels():
+        said, _ = attention(asked, known, known)
+    assert torch.equal(said, expected)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from graft.compute.depthwise import FastDepthwise
+from graft.compute.kernels import FastKernels
 from graft.compute.memory import kept_memory
 from graft.errors import ConfigError, TrainingError, said
 from graft.networks.transforms import Preprocessing, normalise, require_normalised
@@ -50,10 +50,10 @@ class Compute:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Mixed precision for what runs inside, without oneDNN's slowest kernel; weights stay in float32."""
+        """Mixed precision for what runs inside, without torch's slowest kernels; weights stay in float32."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             slow = self.device.type == "cpu" and self.dtype is torch.bfloat16
-            with FastDepthwise() if slow else nullcontext():
+            with FastKernels() if slow else nullcontext():
                 yield
 
     def scaler(self) -> torch.amp.GradScaler:

@@ -1,4 +1,4 @@
-"""Strided depthwise convolutions, whose gradient oneDNN takes up to a hundred times too long for in bfloat16."""
+"""What torch and oneDNN take many times too long for on a CPU in bfloat16, computed in another way."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
 
-class FastDepthwise(TorchFunctionMode):
-    """Inside, on a CPU in bfloat16, the gradient of what goes into such a convolution is computed in float32.
+class FastKernels(TorchFunctionMode):
+    """Inside, two things are computed otherwise.
 
-    Only that gradient is slow: those of the weights are computed in bfloat16 as before.
+    The gradient of what goes into a strided depthwise convolution is computed in float32: in bfloat16 it takes up
+    to a hundred times as long. Those of the weights are computed in bfloat16 as before.
+
+    What goes into self-attention is laid out anew in memory: otherwise, where neither it nor the weights learn,
+    torch copies the weights for each place of an image, which takes several times as long as all else of a ViT.
     """
 
     def __torch_function__(
         self, function: Callable[..., Any], types: object, args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401  what torch's functions give  # fmt: skip
-        """Take the place of ``torch.conv2d`` where it is such a one."""
+        """Take the place of these two functions."""
         if function is torch.conv2d and torch.is_grad_enabled() and _is_slow(args):
             return _Strided.apply(*args)
+        if function is multi_head_attention_forward and args[0] is args[1] is args[2]:
+            args = (*[args[0].contiguous()] * 3, *args[3:])
         return function(*args, **(kwargs or {}))
 
 
