@@ -1,6 +1,6 @@
 """What the training pipeline computes, without ZenML, MLflow or reports; it keeps the cache and the model alone.
 
-    python benchmarks/bare_recipe.py CONFIG MODEL.onnx [--set KEY=VALUE]
+    python benchmarks/bare_recipe.py MODEL.onnx CONFIG [--set KEY=VALUE]
 
 Prints the accuracy on the holdout and, by step of the pipeline, the seconds of the same work, as JSON.
 """
@@ -21,8 +21,7 @@ end_at_once(codes)  # as a process of the console command does
 collect_seldom()
 with importing():
     from graft import recipe
-    from graft.config import TrainingParameters
-    from graft.config_file import parse_parameters, read_yaml, with_overrides
+    from graft.config_file import training_parameters
     from graft.cross_validation import summarize, train_and_test
     from graft.data.manifest import scan
     from graft.data.splits import cut_folds, split_images
@@ -40,12 +39,11 @@ seconds: dict[str, float] = {}
 def main() -> None:
     """Do what ``pipelines/training.py`` does, step by step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
     parser.add_argument("model", type=Path)
+    parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    content = with_overrides(read_yaml(options.config), options.set)
-    parameters = parse_parameters(TrainingParameters, content, str(options.config))
+    parameters = training_parameters(options.config, options.set)
     data, training, seed = parameters.data, parameters.training, parameters.seed
     count = parameters.cross_validation.folds
     check(parameters.model)
@@ -83,8 +81,7 @@ def main() -> None:
         exported = export(tuned, temperature, parameters.export.opset, {})
         options.model.write_bytes(exported.content)
     with timed("validate_onnx"):
-        drawn = split.rows("holdout").sort_values("sha256")["path"]
-        paths = [root / path for path in drawn[: parameters.export.parity_images]]
+        paths = recipe.parity_images(root, split, parameters.export.parity_images)
         validate_onnx(exported, tuned, temperature, paths, parameters.export)
     print(json.dumps({"accuracy": holdout.accuracy, "steps": seconds}), flush=True)
 

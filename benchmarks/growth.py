@@ -28,12 +28,10 @@ FORECAST = """
 import json, sys
 from dataclasses import asdict
 import graft.runtime.quiet
-from graft.config import TrainingParameters
-from graft.config_file import parse_parameters, read_yaml, with_overrides
+from graft.config_file import training_parameters
 from graft.forecast import forecast
 from pathlib import Path
-content = with_overrides(read_yaml(Path("configs/photos.yaml")), sys.argv[1:])
-print(json.dumps(asdict(forecast(parse_parameters(TrainingParameters, content, "the config"))[1])))
+print(json.dumps(asdict(forecast(training_parameters(Path("configs/photos.yaml"), sys.argv[1:]))[1])))
 """
 
 

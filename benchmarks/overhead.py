@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from keeping import keep
-from pipeline import REPOSITORY, by_graft
+from pipeline import REPOSITORY, by_graft, configured
 
 Timed = tuple[float, float, dict[str, float]]
 
@@ -77,10 +77,7 @@ def by_bare_recipe(photos: Path, weights: Path, seed: int, home: Path) -> Timed:
     home.mkdir()
     start = time.perf_counter()
     done = subprocess.run(
-        [
-            sys.executable, script, "configs/photos.yaml", home / "model.onnx",
-            *("--set", f"data.root={photos}", "--set", f"model.weights={weights}", "--set", f"seed={seed}"),
-        ],
+        [sys.executable, script, home / "model.onnx", *configured(photos, weights, seed)],
         cwd=REPOSITORY, env=os.environ | {"GRAFT_CACHE": str(home / "cache")}, capture_output=True, check=True,
         text=True,
     )  # fmt: skip

@@ -23,6 +23,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +96,23 @@ def by_graft(photos: Path, weights: Path, seed: int, home: Path) -> tuple[float,
     environment = os.environ | {
         "ZENML_CONFIG_PATH": str(home / "zenml"), "GRAFT_CACHE": str(home / "cache"), "NO_COLOR": "1",
     }  # fmt: skip
-    settings = {"data.root": photos, "model.weights": weights, "seed": seed}
     graft = Path(sys.executable).with_name("graft")
-    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     subprocess.run([graft, "setup"], cwd=REPOSITORY, env=environment, capture_output=True, check=True)
     start = time.perf_counter()
-    command = [str(graft), "run", "configs/photos.yaml", *chosen]
+    command = [str(graft), "run", *configured(photos, weights, seed)]
     subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=True)
     seconds = time.perf_counter() - start
     said = subprocess.run(
         [graft, "summary"], cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True
     ).stdout
     return seconds, float(said.split("Holdout")[1].split()[0]), seconds_by_step(environment)
+
+
+def configured(photos: Path, weights: Path, seed: int) -> list[str]:
+    """The config for photographs, as words of a command."""
+    settings = {"data.root": photos, "model.weights": weights, "seed": seed}
+    chosen = (("--set", f"{key}={value}") for key, value in settings.items())
+    return ["configs/photos.yaml", *chain.from_iterable(chosen)]
 
 
 def seconds_by_step(environment: dict[str, str]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from graft.compute.devices import Compute
 from graft.config import TrainingParameters
-from graft.config_file import parse_parameters, read_yaml, with_overrides
+from graft.config_file import training_parameters
 from graft.data.manifest import scan
 from graft.data.splits import Split, split_images
 from graft.data.validation import validate
@@ -49,9 +49,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["plain loop", *STRATEGIES], metavar="STRATEGY")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()
-    parameters = parse_parameters(
-        TrainingParameters, with_overrides(read_yaml(options.config), options.set), str(options.config)
-    )
+    parameters = training_parameters(options.config, options.set)
     manifest = scan(parameters.data.root, parameters.data.limits)
     split = split_images(manifest, validate(manifest, parameters.data.validation).clusters, parameters.data.split)
     found: dict[str, list[tuple[float, float, float]]] = {}

@@ -25,8 +25,7 @@ from torchvision.transforms import v2
 
 import graft.runtime.quiet  # noqa: F401
 from graft.compute.trial import fastest, in_words
-from graft.config import TrainingParameters
-from graft.config_file import parse_parameters, read_yaml, with_overrides
+from graft.config_file import training_parameters
 from graft.inputs.datasets import Images
 from graft.learning.history import Phase
 from graft.networks.backbones import build, preprocessing
@@ -47,9 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="keep the figures here")
     options = parser.parse_args()
-    parameters = parse_parameters(
-        TrainingParameters, with_overrides(read_yaml(options.config), options.set), str(options.config)
-    )
+    parameters = training_parameters(options.config, options.set)
     split, model = prepare(parameters)
     shape = preprocessing(model.config)
     images = images_of(split.folder(), split, shape)

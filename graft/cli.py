@@ -116,12 +116,9 @@ def _take_config(command: argparse.ArgumentParser) -> None:
 
 
 def _parameters(options: argparse.Namespace) -> TrainingParameters:
-    """What a config with its overrides asks for; raises ``ConfigError``."""
-    from graft.config import TrainingParameters
-    from graft.config_file import parse_parameters, read_yaml, with_overrides
+    from graft.config_file import training_parameters
 
-    content = with_overrides(read_yaml(options.config), options.set)
-    return parse_parameters(TrainingParameters, content, str(options.config))
+    return training_parameters(options.config, options.set)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from graft.config import DataConfig
+from graft.config import DataConfig, TrainingParameters
 from graft.data.storage import is_address
 from graft.errors import ConfigError
 from graft.section import Section
@@ -63,6 +63,11 @@ def parse_parameters(kind: type[P], content: Mapping[str, Any], where: str) -> P
             f"{where}: data.root is {root.root!r}, which does not exist; give the folder of your images."
         )
     return parsed
+
+
+def training_parameters(path: Path, assignments: list[str]) -> TrainingParameters:
+    """What a config file asks for, with ``section.key=value`` assignments applied; raises ``ConfigError``."""
+    return parse_parameters(TrainingParameters, with_overrides(read_yaml(path), assignments), str(path))
 
 
 def with_overrides(content: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:

@@ -180,6 +180,11 @@ def judge_holdout(
     return replace(said, temperature=temperature)
 
 
+def parity_images(root: Path, split: Split, count: int) -> list[Path]:
+    """So many held-out images, by content: of all classes, not the first of the alphabet."""
+    return [root / path for path in split.rows("holdout").sort_values("sha256")["path"].head(count)]
+
+
 def contiguous(model: nn.Module) -> dict[str, Tensor]:
     """A model's weights as a file wants them."""
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

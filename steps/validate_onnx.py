@@ -6,6 +6,7 @@ from graft.checkpoint import Checkpoint
 from graft.config import ExportConfig
 from graft.data.splits import Split
 from graft.onnx_model import OnnxCheck, OnnxModel, validate
+from graft.recipe import parity_images
 from graft.runtime.caching import cached_step
 
 
@@ -18,7 +19,5 @@ def validate_onnx(
     export: ExportConfig,
 ) -> Annotated[OnnxCheck, "onnx_check"]:
     """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
-    drawn = split.rows("holdout").sort_values("sha256")["path"]  # of all classes, not the first of the alphabet
-    folder = split.folder()
-    paths = [folder / path for path in drawn[: export.parity_images]]
+    paths = parity_images(split.folder(), split, export.parity_images)
     return validate(exported, checkpoint, temperature, paths, export)

@@ -96,8 +96,8 @@ def step_times(steps: Mapping[str, StepRunResponse]) -> dict[str, float]:
     """How long each step took, in seconds; for a cached step, when it last ran."""
     times = {}
     for name, step in steps.items():
-        first = step.original_step_run_id if step.status == "cached" else None  # to ask costs a query
-        ran = Client().get_run_step(first) if first else step
+        origin = step.original_step_run_id if step.status == "cached" else None  # to ask costs a query
+        ran = Client().get_run_step(origin) if origin else step
         if ran.start_time and ran.end_time:
             times[f"time/{name}_s"] = (ran.end_time - ran.start_time).total_seconds()
     return times
