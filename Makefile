@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Nothing of ours reports home; a value that you have set stands.
+# No telemetry; a value that is already set is respected.
 export ZENML_ANALYTICS_OPT_IN ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
@@ -17,11 +17,11 @@ demo: setup
 	$(BIN)/zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
 	$(BIN)/graft summary
 
-# One thread for each of two workers: more would wait for each other.
+# One thread for each of the two workers: more would compete for the cores.
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# With every backbone that torchvision has; takes half an hour and 16 GiB.
+# Includes every backbone of torchvision; takes half an hour and 16 GiB.
 test-all: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest -m large
@@ -34,7 +34,7 @@ lint: $(STAMP)
 ui: setup
 	$(BIN)/graft ui
 
-# Runs and models live in ZenML's own store, not here; they stay.
+# Runs and models are in ZenML's store, not here; they are not removed.
 clean:
 	rm -rf $(VENV) .zen data/digits data/digits-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

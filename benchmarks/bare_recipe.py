@@ -1,8 +1,8 @@
-"""What the training pipeline computes, without ZenML, MLflow or reports; it keeps the cache and the model alone.
+"""The computations of the training pipeline without ZenML, MLflow and reports; only cache and model are written.
 
     python benchmarks/bare_recipe.py MODEL.onnx CONFIG [--set KEY=VALUE]
 
-Prints the accuracy on the holdout and, by step of the pipeline, the seconds of the same work, as JSON.
+Prints, as JSON, the accuracy on the holdout and the seconds of the work of each pipeline step.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graft.garbage import collect_seldom, end_at_once, importing
+from graft.gc_tuning import exit_without_teardown, gc_paused, reduce_gc_frequency
 
 codes: list[int] = []
-end_at_once(codes)  # as a process of the console command does
-collect_seldom()
-with importing():
-    from graft import recipe
-    from graft.config_file import training_parameters
-    from graft.cross_validation import summarize, train_and_test
+exit_without_teardown(codes)  # as the console command does, so that both exit equally fast
+reduce_gc_frequency()
+with gc_paused():
+    from graft.config.yaml_file import training_parameters
     from graft.data.manifest import scan
-    from graft.data.splits import cut_folds, split_images
-    from graft.data.validation_report import require_fit
-    from graft.learning.history import EpochMetrics, Phase
-    from graft.networks.backbones import check
-    from graft.networks.weights import pin
-    from graft.onnx_model import export
-    from graft.onnx_model import validate as validate_onnx
-    from graft.plan import make_plan
+    from graft.data.splits import make_folds, split_images
+    from graft.data.validation_report import check_blocking_errors
+    from graft.export.onnx_model import export
+    from graft.export.parity import compare_with_torch
+    from graft.models.model_checks import check_model_config
+    from graft.models.weights import fingerprint_model
+    from graft.training import recipe
+    from graft.training.config_checks import check_training_config
+    from graft.training.folds import cross_validate_fold, summarize
+    from graft.training.history import EpochMetrics, Phase
+    from graft.training.plan import make_plan
 
 seconds: dict[str, float] = {}
 
 
 def main() -> None:
-    """Do what ``pipelines/training.py`` does, step by step."""
+    """Run the steps of ``pipelines/training.py`` as function calls."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("config", type=Path)
@@ -45,57 +46,62 @@ def main() -> None:
     options = parser.parse_args()
     parameters = training_parameters(options.config, options.set)
     data, training, seed = parameters.data, parameters.training, parameters.seed
-    count = parameters.cross_validation.folds
-    check(parameters.model)
-    recipe.check(parameters.model, training)
-    model = pin(parameters.model)
+    fold_count = parameters.cross_validation.folds
+    check_model_config(parameters.model)
+    check_training_config(parameters.model, training)
+    model = fingerprint_model(parameters.model)
     with timed("ingest_images"):
         manifest = scan(data.root, data.limits)
-    root = manifest.folder()
     with timed("validate_data"):
-        from graft.data.validation import validate
+        from graft.data.validation import validate_images
 
-        report = validate(manifest, data.validation, count, data.bad_images)
-        require_fit(report)
+        report = validate_images(manifest, data.validation, fold_count, data.bad_images)
+        check_blocking_errors(report)
     with timed("split_data"):
         split = split_images(manifest, report.clusters, data.split)
-        folds = cut_folds(split, count, seed)
+        folds = make_folds(split, fold_count, seed)
     with timed("plan_training"):
-        plan = make_plan(root, split, model, training, seed)
-        recipe.keep_frozen(root, split, model, training, plan)
-    loop = plan.settled(training.loop)
+        plan = make_plan(split, model, training, seed)
+        recipe.precompute_features(split, model, training, plan)
+    config = plan.with_compute(training.train_config)
     with timed("warm_up_head"):
-        warm = recipe.warm_up(root, split, model, (loop, training.warm_up), seed, nobody)
+        warm = recipe.warm_up_head(
+            split, model, train_config=config, warm_up=training.warm_up, seed=seed, on_epoch_end=ignore_epoch
+        )
     with timed("fine_tune"):
-        tuned = recipe.fine_tune(root, split, warm, (loop, training.fine_tune, plan), seed, nobody)
-    results = []
-    for fold in range(count):
+        tuned = recipe.fine_tune(
+            split, warm, train_config=config, config=training.fine_tune, plan=plan, seed=seed,
+            on_epoch_end=ignore_epoch,
+        )  # fmt: skip
+    fold_results = []
+    for fold in range(fold_count):
         with timed(f"fold_{fold}"):
-            configs = (model.config, training, plan)
-            results.append(train_and_test(folds, fold, root, configs, seed, nobody))
+            fold_results.append(
+                cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=ignore_epoch)
+            )
     with timed("summarize_folds"):
-        temperature = summarize(results).temperature
+        temperature = summarize(fold_results).temperature
     with timed("evaluate_holdout"):
-        holdout = recipe.judge_holdout(root, split, tuned, temperature, plan.compute)
+        holdout = recipe.evaluate_holdout(split, tuned, temperature=temperature, compute=plan.compute)
     with timed("export_onnx"):
         exported = export(tuned, temperature, parameters.export.opset, {})
         options.model.write_bytes(exported.content)
     with timed("validate_onnx"):
-        paths = recipe.parity_images(root, split, parameters.export.parity_images)
-        validate_onnx(exported, tuned, temperature, paths, parameters.export)
+        paths = recipe.parity_images(split, parameters.export.parity_images)
+        compare_with_torch(exported, tuned, temperature, paths, parameters.export)
     print(json.dumps({"accuracy": holdout.accuracy, "steps": seconds}), flush=True)
 
 
 @contextmanager
 def timed(step: str) -> Iterator[None]:
-    """Note the seconds of a step."""
+    """Record the seconds of a step."""
     start = time.perf_counter()
     yield
     seconds[step] = time.perf_counter() - start
 
 
-def nobody(phase: Phase, epoch: int, metrics: EpochMetrics) -> None:
-    """Hears of an epoch."""
+def ignore_epoch(phase: Phase, epoch: int, metrics: EpochMetrics) -> None:
+    """An ``on_epoch_end`` that logs nothing."""
 
 
 if __name__ == "__main__":

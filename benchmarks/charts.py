@@ -1,4 +1,4 @@
-"""Draw ``docs/benchmarks.png`` and ``docs/views.png`` from what the benchmarks found, in ``benchmarks/results/``.
+"""Draws ``docs/benchmarks.png`` and ``docs/views.png`` from the JSON files in ``benchmarks/results/``.
 
 python benchmarks/charts.py
 """
@@ -14,76 +14,73 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from graft.reports.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, dress
+from graft.reports.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, style_axes
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Draw both."""
+    """Draw both figures."""
     (DOCS / "benchmarks.png").write_bytes(as_png(benchmarks()))
     (DOCS / "views.png").write_bytes(as_png(views()))
 
 
 def benchmarks() -> Figure:
-    """Three charts side by side: the pipeline against one plain loop, full fine-tuning, growth."""
+    """Three charts side by side: pipeline and one plain loop, full fine-tuning, growth with the number of images."""
     figure = Figure(figsize=(11.5, 3.3), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    runs = {int(path.stem.split("_")[1]): result(path.stem) for path in RESULTS.glob("pipeline_*.json")}
+    runs = {int(path.stem.split("_")[1]): load_result(path.stem) for path in RESULTS.glob("pipeline_*.json")}
     bars(left, "One plain loop, and Graft's whole pipeline (s)", {
-        f"{count:,} images, {name}": statistics.median(each[key][0] for each in runs[count])
+        f"{count:,} images, {name}": statistics.median(run[key][0] for run in runs[count])
         for count in sorted(runs) for name, key in (("plain loop", "plain loop"), ("pipeline", "graft"))
     })  # fmt: skip
-    rates = {side: statistics.median(found) for side, found in result("throughput").items()}
-    bars(middle, "Full fine-tuning (images a second)", rates)
-    rows = sorted(result("growth"), key=lambda row: row["images"])
-    right.plot([row["images"] for row in rows], [row["seconds"] for row in rows], "o-", color=GREEN, label="took")
-    right.plot(
-        [row["images"] for row in rows], [row["forecast_seconds"] for row in rows], "o:", color=QUIET,
-        label="forecast by graft plan",
-    )  # fmt: skip
+    throughput = {name: statistics.median(rates) for name, rates in load_result("throughput").items()}
+    bars(middle, "Full fine-tuning (images per second)", throughput)
+    growth = sorted(load_result("growth"), key=lambda run: run["images"])
+    images = [run["images"] for run in growth]
+    right.plot(images, [run["seconds"] for run in growth], "o-", color=GREEN, label="measured")
+    forecast = [run["forecast_seconds"] for run in growth]
+    right.plot(images, forecast, "o:", color=QUIET, label="forecast by graft plan")
     right.set(xlim=(0, None), ylim=(0, None), xlabel="images", ylabel="seconds")
     right.xaxis.set_major_locator(MaxNLocator(4))
     right.xaxis.set_major_formatter("{x:,.0f}")
     right.legend(frameon=False, fontsize=8)
-    dress(right, "The whole pipeline, head only")
+    style_axes(right, "The whole pipeline, head only")
     return figure
 
 
 def views() -> Figure:
-    """Accuracy over the number of views that are kept of each image, and what they cost."""
+    """Accuracy by the number of cached augmented views of each image."""
     figure = Figure(figsize=(6.4, 3.3), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, found) in zip((GREEN, BLUE, ORANGE), result("views").items(), strict=True):
-        counts = [int(count) for count in found]
-        mean, spread = zip(*found.values(), strict=True)
-        axes.errorbar(counts, mean, spread, color=colour, marker="o", markersize=4, capsize=3, label=name)
+    for colour, (name, accuracies) in zip((GREEN, BLUE, ORANGE), load_result("views").items(), strict=True):
+        counts = [int(count) for count in accuracies]
+        mean, deviation = zip(*accuracies.values(), strict=True)
+        axes.errorbar(counts, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(top=0.99)  # room for the legend
-    axes.set(xlabel="views of each image, each one pass over the images", ylabel="accuracy on the holdout")
+    axes.set(xlabel="views of each image (each costs one pass over the images)", ylabel="accuracy on the holdout")
     axes.legend(frameon=False, fontsize=8)
-    dress(axes, "How many augmented views are enough (5 seeds)")
+    style_axes(axes, "How many augmented views are enough (5 seeds)")
     return figure
 
 
 def bars(axes: Axes, title: str, values: dict[str, float]) -> None:
-    """Horizontal bars with their figures, Graft's in green."""
-    ours = [name.startswith("graft") or name.endswith("pipeline") for name in values]
-    axes.barh(
-        range(len(values)), list(values.values()), color=[GREEN if own else QUIET for own in ours], height=0.65
-    )
+    """Horizontal bars labelled with their values, Graft's in green."""
+    colours = [GREEN if name.startswith("graft") or name.endswith("pipeline") else QUIET for name in values]
+    axes.barh(range(len(values)), list(values.values()), color=colours, height=0.65)
     axes.set_yticks(range(len(values)), list(values))
-    for place, value in enumerate(values.values()):
-        axes.text(value, place, f" {value:,.0f}", va="center", fontsize=8, color=INK)
+    for position, value in enumerate(values.values()):
+        axes.text(value, position, f" {value:,.0f}", va="center", fontsize=8, color=INK)
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    dress(axes, title)
+    style_axes(axes, title)
 
 
-def result(name: str) -> Any:  # noqa: ANN401
-    """What a benchmark wrote with ``--json``."""
+def load_result(name: str) -> Any:  # noqa: ANN401
+    """The JSON that a benchmark wrote with ``--json``."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 

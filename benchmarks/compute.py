@@ -1,8 +1,9 @@
-"""How fast each way of computing trains and evaluates, beside plain float32: ratios of neighbours in time.
+"""Compares the training speed of several compute settings with plain float32.
 
     python benchmarks/compute.py --architecture mobilenet_v2
 
-Steps on random images, the last two stages thawed; the first steps of each way are not counted.
+Runs training steps on random images with the last two stages unfrozen. Settings alternate within each round, and
+ratios are computed within a round. The first steps of each setting are not counted.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import time
 
 import torch
 
-import graft.runtime.quiet  # noqa: F401
-from graft.config import ModelConfig
-from graft.learning.history import Phase
-from graft.learning.learner import Learner
-from graft.learning.objective import Objective
-from graft.networks.backbones import build, preprocessing
-from graft.networks.transforms import Preprocessing
-from graft.training_config import ComputeConfig, LoopConfig
+import graft.integrations.logging_setup  # noqa: F401
+from graft.config.parameters import ModelConfig
+from graft.config.training import ComputeConfig, TrainLoopConfig
+from graft.models.backbones import build_model, preprocessing_for
+from graft.models.transforms import Preprocessing
+from graft.training.history import FINE_TUNE, Phase
+from graft.training.losses import ClassificationLoss
+from graft.training.trainer import Trainer
 
-WAYS = {
+SETTINGS = {
     "float32": ComputeConfig(precision="float32", channels_last=False),
     "channels last": ComputeConfig(precision="float32", channels_last=True),
     "bfloat16": ComputeConfig(precision="bfloat16", channels_last=True),
@@ -33,44 +34,49 @@ BATCH = 16
 
 
 def main() -> None:
-    """Alternate the ways for some rounds, and print each one's ratio to the first."""
+    """Time all settings in turn, and print the median ratio of each to float32."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="mobilenet_v2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
     model = ModelConfig(architecture=options.architecture, weights="none")
-    shape = preprocessing(model)
-    pixels = torch.randint(0, 256, (BATCH, 3, shape.crop_px, shape.crop_px), dtype=torch.uint8)
-    phase = Phase("finetune", 1, 1e-4, 0.3, None, (0, 0))
-    learners = {
-        name: Learner(build(model, 10, 0), phase, LoopConfig(compute=way), 10_000, 0) for name, way in WAYS.items()
+    preprocessing = preprocessing_for(model)
+    crop_px = preprocessing.crop_px
+    pixels = torch.randint(0, 256, (BATCH, 3, crop_px, crop_px), dtype=torch.uint8)
+    phase = Phase(FINE_TUNE, epochs=1, learning_rate=1e-4, layer_decay=0.3, unfreeze_epochs=(0, 0))
+    trainers = {
+        name: Trainer(build_model(model, 10, 0), phase, TrainLoopConfig(compute=compute), 10_000, 0)
+        for name, compute in SETTINGS.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in WAYS}
-    for learner in learners.values():
-        train(learner, pixels, shape, 2)
+    times: dict[str, list[float]] = {name: [] for name in SETTINGS}
+    for trainer in trainers.values():
+        train(trainer, pixels, preprocessing, 2)
     for _ in range(options.rounds):
-        for name, learner in learners.items():
-            times[name].append(train(learner, pixels, shape, options.steps) / options.steps / BATCH * 1000)
-    print(f"{options.architecture}, {shape.crop_px} px, {platform.machine()}, {torch.get_num_threads()} threads")
-    for name, each in times.items():
-        ratios = [one / first for one, first in zip(each, times["float32"], strict=True)]
+        for name, trainer in trainers.items():
+            seconds = train(trainer, pixels, preprocessing, options.steps)
+            times[name].append(seconds / options.steps / BATCH * 1000)
+    print(f"{options.architecture}, {crop_px} px, {platform.machine()}, {torch.get_num_threads()} threads")
+    for name, milliseconds in times.items():
+        ratios = [time_ms / float32_ms for time_ms, float32_ms in zip(milliseconds, times["float32"], strict=True)]
         print(
-            f"{name:14} {statistics.median(each):6.1f} ms an image   {statistics.median(ratios):.2f} of float32's"
+            f"{name:14} {statistics.median(milliseconds):6.1f} ms per image   "
+            f"{statistics.median(ratios):.2f} of float32"
         )
 
 
-def train(learner: Learner, pixels: torch.Tensor, shape: Preprocessing, steps: int) -> float:
-    """Take some steps; returns seconds."""
-    device = learner.compute.device
-    objective, labels = Objective(learner.loop.loss, [1] * 10, device), torch.arange(BATCH, device=device) % 10
-    learner.begin(0)
+def train(trainer: Trainer, pixels: torch.Tensor, preprocessing: Preprocessing, steps: int) -> float:
+    """Run training steps on the same batch; returns seconds."""
+    device = trainer.compute.device
+    loss_function = ClassificationLoss(trainer.train_config.loss, [1] * 10, device)
+    labels = torch.arange(BATCH, device=device) % 10
+    trainer.start_epoch(0)
     start = time.perf_counter()
-    for number in range(1, steps + 1):
-        with learner.compute.autocast():
-            logits = learner.forward(learner.compute.place_images(pixels, shape))
-        loss = objective(logits, labels)
-        learner.learn(loss, number)
+    for batch in range(1, steps + 1):
+        with trainer.compute.autocast():
+            logits = trainer.forward(trainer.compute.images_to_device(pixels, preprocessing))
+        loss = loss_function(logits, labels)
+        trainer.backward_and_step(loss, batch)
         loss.item()
     return time.perf_counter() - start
 

@@ -1,13 +1,15 @@
-"""How well near duplicates are found, on photographs with known edits, and how fast clusters are.
+"""Measures how well near duplicates are detected on edited photographs, and how fast hashes are clustered.
 
-python benchmarks/near_duplicates.py photos
+    python benchmarks/near_duplicates.py [PHOTOS]
+
+Without a folder of photographs, only the clustering of 100,000 random hashes is timed.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance, ImageOps
 
-from graft.config import ValidationConfig
-from graft.data.duplicates import MIRROR, clusters
-from graft.data.images import EXTENSIONS, decode
-from graft.data.inspection import DRAFT_PX, describe
+from graft.config.image_sources import EXTENSIONS
+from graft.config.parameters import ValidationConfig
+from graft.data.duplicates import MIRROR, cluster_duplicates
+from graft.data.images import decode
+from graft.data.inspection import DRAFT_PX, image_stats
 
 Edit = Callable[[Image.Image], Image.Image]
 DISTANCES = (0, 2, 4, 6, 8, 10, 12)
 
 
 def crop(image: Image.Image, left: float, right: float) -> Image.Image:
-    """Cut fractions of both sides away."""
+    """Remove a fraction of the width and height at the left and top, and another at the right and bottom."""
     width, height = image.size
     return image.crop(
         (round(width * left), round(height * left), round(width * (1 - right)), round(height * (1 - right)))
@@ -48,56 +51,63 @@ EDITS: dict[str, tuple[Edit, str, int]] = {
 }
 
 
-def hashed(content: bytes) -> int:
-    """The perceptual hash as a scan computes it."""
-    return int(str(describe(decode(content, at_least=DRAFT_PX).rgb)["phash"]), 16)
+def perceptual_hash(content: bytes) -> int:
+    """The 64-bit perceptual hash, as a scan computes it."""
+    return int(str(image_stats(decode(content, min_side_px=DRAFT_PX).rgb)["phash"]), 16)
 
 
-def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Bits that differ, mirrored or not, whichever is less."""
+def hamming_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The number of different bits of each pair, as they are or mirrored, whichever is smaller."""
     difference = left ^ right
     return np.asarray(np.minimum(np.bitwise_count(difference), np.bitwise_count(difference ^ MIRROR)))
 
 
 def quality(folder: Path) -> None:
-    """Recall for each edit and false pairs among different photographs, by distance."""
+    """Print recall for each edit, and false pairs among different photographs, for several thresholds."""
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
     contents = [path.read_bytes() for path in paths]
-    known = np.array([hashed(content) for content in contents], dtype=np.uint64)
-    print(f"{len(paths)} photographs; share of edited copies found within so many bits")
+    originals = np.array([perceptual_hash(content) for content in contents], dtype=np.uint64)
+    print(f"{len(paths)} photographs; fraction of edited copies within this number of bits")
     print(f"{'':26}" + "".join(f"{bits:>8}" for bits in DISTANCES))
-    for name, (edit, kind, grade) in EDITS.items():
-        found = []
+    for name, (edit, file_format, jpeg_quality) in EDITS.items():
+        edited = []
         for content in contents:
             buffer = io.BytesIO()
-            edit(decode(content).rgb).save(buffer, kind, quality=grade)
-            found.append(hashed(buffer.getvalue()))
-        apart = distances(known, np.array(found, dtype=np.uint64))
-        print(f"{name:26}" + "".join(f"{(apart <= bits).mean():8.3f}" for bits in DISTANCES))
-    first, second = np.triu_indices(len(known), 1)
-    apart = distances(known[first], known[second])
-    print(f"{'different photographs':26}" + "".join(f"{int((apart <= bits).sum()):8}" for bits in DISTANCES))
-    print(f"(false pairs of {len(apart):,}; the nearest two are {apart.min()} bits apart)")
+            edit(decode(content).rgb).save(buffer, file_format, quality=jpeg_quality)
+            edited.append(perceptual_hash(buffer.getvalue()))
+        distances = hamming_distances(originals, np.array(edited, dtype=np.uint64))
+        print(f"{name:26}" + "".join(f"{(distances <= bits).mean():8.3f}" for bits in DISTANCES))
+    first, second = np.triu_indices(len(originals), 1)
+    distances = hamming_distances(originals[first], originals[second])
+    print(f"{'different photographs':26}" + "".join(f"{int((distances <= bits).sum()):8}" for bits in DISTANCES))
+    print(f"(false pairs of {len(distances):,}; the minimum distance is {distances.min()} bits)")
 
 
 def speed(count: int) -> None:
-    """Clusters of random hashes, a tenth of which are a few bits from another."""
+    """Time the clustering of random hashes, a tenth of which are a few bits from another one."""
     generator = np.random.default_rng(0)
-    halves = np.argsort(generator.random((count, 64)), axis=1) < 32  # as a median makes them
-    values = np.packbits(halves, axis=1).view(">u8").astype(np.uint64).ravel()
+    bits = np.argsort(generator.random((count, 64)), axis=1) < 32  # half are set, as in a hash by median
+    values = np.packbits(bits, axis=1).view(">u8").astype(np.uint64).ravel()
     near = count // 10
     for _ in range(3):
-        values[:near] = values[near : 2 * near] ^ (
-            np.uint64(1) << generator.integers(0, 64, near, dtype=np.uint64)
-        )
+        values[:near] = values[near : 2 * near] ^ (np.uint64(1) << generator.integers(0, 64, near, dtype=np.uint64))
     hashes = pd.Series([f"{value:016x}" for value in values])
     start = time.perf_counter()
-    found = clusters(hashes, ValidationConfig().near_duplicate_bits)
+    clusters = cluster_duplicates(hashes, ValidationConfig().near_duplicate_bits)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{count:,} hashes, {len(np.unique(found)):,} clusters: {seconds:.1f} s, peak {peak:.0f} MiB")
+    print(f"{count:,} hashes, {len(np.unique(clusters)):,} clusters: {seconds:.1f} s, peak {peak:.0f} MiB")
+
+
+def main() -> None:
+    """Time the clustering, then measure recall and false pairs if a folder is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, nargs="?")
+    options = parser.parse_args()
+    speed(100_000)
+    if options.photos:
+        quality(options.photos)
 
 
 if __name__ == "__main__":
-    speed(100_000)
-    quality(Path(sys.argv[1]))
+    main()

@@ -1,7 +1,7 @@
-"""How fast a folder is scanned, beside a plain loop that only decodes, and how much memory it takes.
+"""Measures the speed of a scan, compared with a plain loop that only decodes, and its peak memory.
 
-python benchmarks/scan.py photos            speed, on any folder of images
-python benchmarks/scan.py --memory          peak memory with 10,000 and with 100,000 small images
+python benchmarks/scan.py PHOTOS      speed, on any folder of images
+python benchmarks/scan.py --memory    peak memory with 10,000 and with 100,000 small images
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from graft.config import LimitsConfig
-from graft.data.images import EXTENSIONS
+from graft.config.image_sources import EXTENSIONS
+from graft.config.parameters import LimitsConfig
 from graft.data.workers import cores
 
 ROUNDS = 3
 CHILD = """
 import resource, sys
 from graft.data.manifest import scan
-from graft.data.validation import validate
-from graft.config import ValidationConfig
+from graft.data.validation import validate_images
+from graft.config.parameters import ValidationConfig
 manifest = scan(sys.argv[1])
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-validate(manifest, ValidationConfig(), 5)
+validate_images(manifest, ValidationConfig(), 5)
 validated = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(scanned, validated)
 """
 
 
 def timed(work: Callable[[], object]) -> float:
-    """How long it takes, in seconds."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def decode_plainly(paths: list[Path]) -> None:
-    """What a script would do: open, decode, turn into RGB, one after the other."""
+    """Open, decode and convert images to RGB one after the other, as a simple script would."""
     for path in paths:
         with Image.open(path) as image:
             image.convert("RGB")
 
 
 def speed(root: Path) -> None:
-    """Alternate the plain loop and the scan; a round's ratio is of neighbours in time."""
+    """Run the plain loop and the scan in turn; each ratio compares times of the same round."""
     from graft.data.manifest import scan
 
     paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
-    decode_plainly(paths)  # from disk into memory, for both
+    decode_plainly(paths)  # warm-up: reads the files into the page cache
     plain, first, second = [], [], []
     for _ in range(ROUNDS):
         plain.append(timed(lambda: decode_plainly(paths)))
@@ -65,15 +65,15 @@ def speed(root: Path) -> None:
             os.environ["GRAFT_CACHE"] = cache
             first.append(timed(lambda: scan(root, LimitsConfig())))
             second.append(timed(lambda: scan(root, LimitsConfig())))
-    ratios = [one / other for one, other in zip(plain, first, strict=True)]
-    again = [one / other for one, other in zip(first, second, strict=True)]
+    ratios = [plain_s / scan_s for plain_s, scan_s in zip(plain, first, strict=True)]
+    speedups = [first_s / second_s for first_s, second_s in zip(first, second, strict=True)]
     count = len(paths)
     print(f"{platform.machine()}, {cores()} cores, {count} images, median of {ROUNDS} rounds")
     print(f"plain Pillow loop, one process  {count / statistics.median(plain):8.0f} images/s")
     print(f"graft scan, {cores()} processes         {count / statistics.median(first):8.0f} images/s")
-    print(f"ratio for each core             {statistics.median(ratios) / cores():8.2f}  "
+    print(f"ratio per core                  {statistics.median(ratios) / cores():8.2f}  "
           f"({min(ratios) / cores():.2f} to {max(ratios) / cores():.2f})")  # fmt: skip
-    print(f"second scan, nothing changed    {statistics.median(again):8.0f} times as fast as the first")
+    print(f"second scan, nothing changed    {statistics.median(speedups):8.0f} times as fast as the first")
 
 
 def memory() -> None:
@@ -81,19 +81,19 @@ def memory() -> None:
     for count in (10_000, 100_000):
         with tempfile.TemporaryDirectory() as folder:
             write_small_images(Path(folder), count)
-            seconds = time.perf_counter()
+            start = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, folder],
                 env=os.environ | {"GRAFT_CACHE": f"{folder}/.cache"}, capture_output=True, text=True, check=True,
             )  # fmt: skip
-            seconds = time.perf_counter() - seconds
+            seconds = time.perf_counter() - start
             scanned, validated = (int(kib) / 1024 for kib in done.stdout.split()[-2:])
             print(f"{count:7,} images: {scanned:.0f} MiB after the scan, {validated:.0f} MiB after validation, "
                   f"{seconds:.0f} s")  # fmt: skip
 
 
 def write_small_images(folder: Path, count: int) -> None:
-    """Distinct JPEGs of 64 px, ten classes."""
+    """Write different random JPEGs of 64 px in ten classes."""
     generator = np.random.default_rng(0)
     for label in range(10):
         (folder / f"class_{label}").mkdir()
@@ -104,13 +104,13 @@ def write_small_images(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    if options.folder:
-        speed(options.folder)
+    if options.photos:
+        speed(options.photos)
     if options.memory:
         memory()
 

@@ -1,53 +1,65 @@
-"""What a user can cause. Each message is one sentence: what, where, what to do."""
+"""Errors that a user can cause, and helpers for their messages: one sentence with what, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
 
 
 class GraftError(Exception):
-    """An error that the user can mend; shown without a traceback, exit code 1."""
+    """A user error: printed without a traceback, exit code 1."""
 
     exit_code = 1
 
 
 class ConfigError(GraftError):
-    """The config file cannot be used; nothing has started. Exit code 2."""
+    """An invalid config; nothing has started. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(GraftError):
-    """The images cannot be used as they are."""
+    """Images that cannot be read or trained on."""
 
 
 class StorageError(GraftError):
-    """A file cannot be written."""
+    """A file that cannot be written."""
 
 
 class WeightsError(GraftError):
-    """The pretrained weights cannot be loaded."""
+    """Pretrained weights that cannot be loaded."""
 
 
 class TrainingError(GraftError):
-    """Training cannot go on, or did something that it must not."""
+    """Training that failed, or changed frozen weights."""
 
 
 class ExportError(GraftError):
-    """The exported model is not what its source is."""
+    """An exported model that is invalid or differs from its checkpoint."""
 
 
 class PromotionRefusedError(GraftError):
-    """The challenger did not pass the gate."""
+    """A challenger that failed a condition of the promotion gate."""
 
 
 class RegistryError(GraftError):
-    """The registry does not hold what was asked for."""
+    """The registry lacks the requested model or alias."""
 
 
-def shown(name: object) -> str:
-    """A file's name on one line, with whatever would disturb a terminal written as an escape."""
+def printable(name: object) -> str:
+    """The text on one line, with unprintable characters escaped."""
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def said(error: Exception) -> str:
-    """What an error of a library says, on one line, without the address of a buffer, which differs each time."""
-    text = shown(" ".join(str(error).split()).split(" <_io.")[0])
+def error_summary(error: Exception) -> str:
+    """A library's error on one line, without the memory address of a buffer: the text is the same in every run."""
+    text = printable(" ".join(str(error).split()).split(" <_io.")[0])
     return text if text and isinstance(error, OSError) else f"{type(error).__name__}: {text}"
+
+
+def did_you_mean(allowed: Sequence[str], received: str) -> str:
+    """The end of a message: the allowed values, and the one closest to ``received`` if any is similar."""
+    nearest = difflib.get_close_matches(received, allowed, n=1)
+    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"allowed are {', '.join(allowed)}{hint}."

@@ -1,4 +1,4 @@
-"""One seed, from which every other is derived."""
+"""Seeds derived from one seed, and seeded blocks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 
 def derive_seed(*parts: object) -> int:
-    """A seed of 63 bits from any values."""
+    """A 63-bit seed that depends on all values and their order."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch for what runs inside, and put its state back afterwards."""
+    """Seed torch's CPU generator inside the block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""How the types that Graft owns are stored, and how ZenML's dashboard shows them. None is a pickle."""
+"""Materializers: how Graft's own types are stored and shown in ZenML's dashboard. None uses pickle."""
 
 from materializers.arrays import CrossValidationMaterializer, FoldResultMaterializer, PredictionsMaterializer
 from materializers.files import CheckpointMaterializer, OnnxModelMaterializer

@@ -1,4 +1,4 @@
-"""What all materializers share: small files beside each other in the artifact's folder."""
+"""The base of all materializers, which store an artifact as several small files in its folder."""
 
 from __future__ import annotations
 
@@ -17,35 +17,32 @@ from graft.reports.figures import as_png
 
 
 class FolderMaterializer(BaseMaterializer):
-    """Reads and writes files in the artifact's folder, wherever the artifact store keeps it."""
+    """Reads and writes files in the artifact's folder, in any artifact store."""
 
     ASSOCIATED_ARTIFACT_TYPE = ArtifactType.DATA
     SKIP_REGISTRATION = True
 
-    def place(self, name: str) -> str:
-        """The address of a file in the artifact's folder."""
-        return f"{self.uri}/{name}"
-
     def write_bytes(self, name: str, content: bytes) -> str:
-        """Write a file whole; returns its address. Raises ``StorageError`` where there is no room for it."""
+        """Write a file; returns its URI. Raises ``StorageError`` if it cannot be written."""
+        uri = f"{self.uri}/{name}"
         try:
-            with self.artifact_store.open(self.place(name), "wb") as file:
+            with self.artifact_store.open(uri, "wb") as file:
                 file.write(content)
         except OSError as error:
             raise StorageError(
-                f"{self.place(name)}: cannot be written ({error.strerror or error}); make room, then run the "
-                f"same command again, which goes on from what is finished."
+                f"{uri}: cannot be written ({error.strerror or error}); make room, then run the same command again, "
+                f"which continues from the steps that are finished."
             ) from error
-        return self.place(name)
+        return uri
 
     def read_bytes(self, name: str) -> bytes:
-        """Read a file whole."""
-        with self.artifact_store.open(self.place(name), "rb") as file:
+        """Read a file."""
+        with self.artifact_store.open(f"{self.uri}/{name}", "rb") as file:
             return bytes(file.read())
 
     def write_json(self, name: str, value: object) -> None:
         """Write a value as JSON."""
-        self.write_bytes(name, canonical(value))
+        self.write_bytes(name, canonical_json(value))
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401
         """Read what ``write_json`` wrote."""
@@ -63,24 +60,24 @@ class FolderMaterializer(BaseMaterializer):
         self, pages: dict[str, str] | None = None, figures: dict[str, Figure] | None = None
     ) -> dict[str, VisualizationType]:
         """Write HTML pages and figures as visualizations."""
-        shown = {
+        visualizations = {
             self.write_bytes(f"{name}.html", text.encode()): VisualizationType.HTML
             for name, text in (pages or {}).items()
         }
-        return shown | {
+        return visualizations | {
             self.write_bytes(f"{name}.png", as_png(figure)): VisualizationType.IMAGE
             for name, figure in (figures or {}).items()
         }
 
 
-def canonical(value: object) -> bytes:
-    """A value as JSON, always in the same bytes."""
+def canonical_json(value: object) -> bytes:
+    """A value as JSON; equal values give equal bytes."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
 def digest(*parts: bytes) -> str:
-    """SHA-256 of these bytes."""
-    whole = hashlib.sha256()
+    """SHA-256 of a sequence of byte strings."""
+    sha256 = hashlib.sha256()
     for part in parts:
-        whole.update(len(part).to_bytes(8, "big") + part)
-    return whole.hexdigest()
+        sha256.update(len(part).to_bytes(8, "big") + part)
+    return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""Models: checkpoints as safetensors and JSON, exported models as the one file that they are."""
+"""Checkpoints, as safetensors and JSON, and exported models, as one ONNX file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from zenml.enums import ArtifactType, VisualizationType
 
-from graft.checkpoint import Checkpoint
-from graft.onnx_model import OnnxModel
+from graft.export.onnx_model import OnnxModel
 from graft.reports import figures
-from graft.reports.pages import facts_page
+from graft.reports.pages import metadata_page
+from graft.training.checkpoint import Checkpoint
 from materializers.base import FolderMaterializer
 
 MODEL_FILE = "model.onnx"
@@ -31,19 +31,19 @@ class CheckpointMaterializer(FolderMaterializer):
             self.write_bytes(name, content)
 
     def save_visualizations(self, data: Checkpoint) -> dict[str, VisualizationType]:
-        """Show the learning curves of its phase."""
+        """Show the learning curves of the phase."""
         return self.show(figures={"curves": figures.learning_curves(data.history, [])})
 
     def extract_metadata(self, data: Checkpoint) -> dict[str, Any]:
-        """Name what it is and how good its best epoch was."""
+        """Architecture, phase, and the metrics of the best epoch."""
         best = data.best
         return {
-            "architecture": data.architecture, "stage": data.stage, "best_epoch": data.best_epoch + 1,
+            "architecture": data.architecture, "phase": data.phase, "best_epoch": data.best_epoch,
             "val_accuracy": best.val_accuracy, "val_macro_f1": best.val_macro_f1,
         }  # fmt: skip
 
     def compute_content_hash(self, data: Checkpoint) -> str:
-        """Hash weights and facts."""
+        """Hash weights and metadata."""
         return data.fingerprint
 
 
@@ -62,12 +62,12 @@ class OnnxModelMaterializer(FolderMaterializer):
         self.write_bytes(MODEL_FILE, data.content)
 
     def save_visualizations(self, data: OnnxModel) -> dict[str, VisualizationType]:
-        """Show what the file says of itself."""
+        """Show the file's metadata."""
         verdict = f"{len(data.content) / 1e6:.1f} MB, one file"
-        return self.show(pages={"model": facts_page("Exported model", verdict, data.metadata)})
+        return self.show(pages={"model": metadata_page("Exported model", verdict, data.metadata)})
 
     def extract_metadata(self, data: OnnxModel) -> dict[str, Any]:
-        """Name its hash and size."""
+        """Hash and size of the file."""
         return {"sha256": data.sha256, "size_bytes": len(data.content)}
 
     def compute_content_hash(self, data: OnnxModel) -> str:

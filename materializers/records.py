@@ -7,12 +7,12 @@ from typing import Any
 
 from zenml.enums import VisualizationType
 
-from graft.onnx_model import OnnxCheck
-from graft.plan import TrainingPlan
-from graft.promotion import Comparison, Condition, Verdict
-from graft.registration import Registration
-from graft.reports.pages import facts_page, plan_page, verdict_page
-from materializers.base import FolderMaterializer, canonical, digest
+from graft.export.parity import OnnxCheck
+from graft.promotion.gate import Comparison, Condition, Verdict
+from graft.promotion.registration import Registration
+from graft.reports.pages import metadata_page, plan_page, verdict_page
+from graft.training.plan import TrainingPlan
+from materializers.base import FolderMaterializer, canonical_json, digest
 
 
 class RecordMaterializer(FolderMaterializer):
@@ -22,7 +22,7 @@ class RecordMaterializer(FolderMaterializer):
     TITLE = ""
 
     def record(self, data: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Its fields."""
+        """The fields as JSON values."""
         return asdict(data)
 
     def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401
@@ -34,35 +34,35 @@ class RecordMaterializer(FolderMaterializer):
         self.write_json("record.json", self.record(data))
 
     def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:  # noqa: ANN401
-        """Show its fields."""
-        return self.show(pages={"record": facts_page(self.TITLE, "", self.record(data))})
+        """Show the fields."""
+        return self.show(pages={"record": metadata_page(self.TITLE, "", self.record(data))})
 
     def compute_content_hash(self, data: Any) -> str:  # noqa: ANN401
-        """Hash its fields."""
-        return digest(canonical(self.record(data)))
+        """Hash the fields."""
+        return digest(canonical_json(self.record(data)))
 
 
 class OnnxCheckMaterializer(RecordMaterializer):
-    """Stores the comparison of an exported model with its source."""
+    """Stores the comparison of an exported model with torch."""
 
     ASSOCIATED_TYPES = (OnnxCheck,)
     TITLE = "ONNX Runtime against torch"
 
 
 class RegistrationMaterializer(RecordMaterializer):
-    """Stores where a model is registered."""
+    """Stores the record of a registered model version."""
 
     ASSOCIATED_TYPES = (Registration,)
     TITLE = "Registered model"
 
 
 class TrainingPlanMaterializer(RecordMaterializer):
-    """Stores what will be trained."""
+    """Stores a training plan."""
 
     ASSOCIATED_TYPES = (TrainingPlan,)
 
     def record(self, data: TrainingPlan) -> dict[str, Any]:
-        """Its fields."""
+        """The fields as JSON values."""
         return data.record()
 
     def load(self, data_type: type[Any]) -> TrainingPlan:  # noqa: ARG002
@@ -74,7 +74,7 @@ class TrainingPlanMaterializer(RecordMaterializer):
         return self.show(pages={"plan": plan_page(data)})
 
     def extract_metadata(self, data: TrainingPlan) -> dict[str, Any]:
-        """Name the strategy, and why."""
+        """The strategy and its reason."""
         return {"strategy": data.decision.strategy, "reason": data.decision.reason}
 
 
@@ -86,15 +86,15 @@ class ComparisonMaterializer(RecordMaterializer):
 
 
 class VerdictMaterializer(RecordMaterializer):
-    """Stores what the gate said."""
+    """Stores the gate's verdict."""
 
     ASSOCIATED_TYPES = (Verdict,)
 
     def load(self, data_type: type[Any]) -> Verdict:  # noqa: ARG002
         """Read a verdict."""
         record = self.read_json("record.json")
-        return Verdict(Comparison(**record["comparison"]), [Condition(**one) for one in record["conditions"]])
+        return Verdict(Comparison(**record["comparison"]), [Condition(**fields) for fields in record["conditions"]])
 
     def save_visualizations(self, data: Verdict) -> dict[str, VisualizationType]:
-        """Show every condition with what is required and what was found."""
+        """Show every condition with its required and its actual value."""
         return self.show(pages={"verdict": verdict_page(data)})

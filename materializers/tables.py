@@ -10,27 +10,27 @@ from zenml.enums import VisualizationType
 
 from graft.data.manifest import Manifest
 from graft.data.splits import Folds, Split
-from graft.data.validation_report import Outcome, Quarantine, ValidationReport
+from graft.data.validation_report import CheckResult, Quarantine, ValidationReport
 from graft.reports.pages import folds_page, manifest_page, quarantine_page, split_page
 from graft.reports.validation_page import validation_page
-from materializers.base import FolderMaterializer, canonical, digest
+from materializers.base import FolderMaterializer, canonical_json, digest
 
 
 class ManifestMaterializer(FolderMaterializer):
-    """Stores a manifest; its content hash leaves out where the folder lies."""
+    """Stores a manifest; its content hash does not depend on the folder's path."""
 
     ASSOCIATED_TYPES = (Manifest,)
 
     def load(self, data_type: type[Any]) -> Manifest:  # noqa: ARG002
         """Read a manifest."""
-        facts = self.read_json("manifest.json")
-        tables = self.read_table("manifest.parquet"), self.read_table("ignored.parquet")
-        return Manifest(tables[0], facts["root"], tables[1], facts["empty_classes"])
+        table, skipped = self.read_table("manifest.parquet"), self.read_table("skipped.parquet")
+        metadata = self.read_json("manifest.json")
+        return Manifest(table, metadata["root"], skipped, metadata["empty_classes"])
 
     def save(self, data: Manifest) -> None:
         """Write a manifest."""
         self.write_table("manifest.parquet", data.table)
-        self.write_table("ignored.parquet", data.ignored)
+        self.write_table("skipped.parquet", data.skipped)
         self.write_json("manifest.json", {"root": data.root, "empty_classes": data.empty_classes})
 
     def save_visualizations(self, data: Manifest) -> dict[str, VisualizationType]:
@@ -38,17 +38,17 @@ class ManifestMaterializer(FolderMaterializer):
         return self.show(pages={"images": manifest_page(data)})
 
     def extract_metadata(self, data: Manifest) -> dict[str, Any]:
-        """Name the number of images and classes."""
+        """The number of images and classes, and the fingerprint."""
         return {"images": len(data.table), "classes": len(data.classes), "fingerprint": data.fingerprint}
 
     def compute_content_hash(self, data: Manifest) -> str:
-        """Hash the table, all that is known of the images included; where they lie does not count."""
-        tables = (data.table, data.ignored)
-        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical(data.empty_classes))
+        """Hash everything except the folder's path."""
+        tables = (data.table, data.skipped)
+        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical_json(data.empty_classes))
 
 
 class PartitionMaterializer(FolderMaterializer):
-    """Stores a table of what images are for; where they lie does not count in its content hash."""
+    """Stores a partition of images; its content hash does not depend on the folder's path."""
 
     SKIP_REGISTRATION = True
 
@@ -72,7 +72,7 @@ class SplitMaterializer(PartitionMaterializer):
     ASSOCIATED_TYPES = (Split,)
 
     def save_visualizations(self, data: Split) -> dict[str, VisualizationType]:
-        """Show how classes fall into parts."""
+        """Show the number of images by class and part."""
         return self.show(pages={"split": split_page(data)})
 
 
@@ -82,7 +82,7 @@ class FoldsMaterializer(PartitionMaterializer):
     ASSOCIATED_TYPES = (Folds,)
 
     def save_visualizations(self, data: Folds) -> dict[str, VisualizationType]:
-        """Show how classes fall into folds."""
+        """Show the number of images by class and fold."""
         return self.show(pages={"folds": folds_page(data)})
 
 
@@ -104,50 +104,51 @@ class QuarantineMaterializer(FolderMaterializer):
         return digest(data.table.to_csv(index=False).encode())
 
     def save_visualizations(self, data: Quarantine) -> dict[str, VisualizationType]:
-        """Show the first of its rows."""
+        """Show the first images."""
         return self.show(pages={"quarantine": quarantine_page(data)})
 
     def extract_metadata(self, data: Quarantine) -> dict[str, Any]:
-        """Count the images by reason."""
+        """The number of images by reason."""
         return {"images": len(data.table), "reasons": data.table["reason"].value_counts().to_dict()}
 
 
 class ValidationReportMaterializer(FolderMaterializer):
-    """Stores a validation report; what the library said is kept beside it as JSON."""
+    """Stores a validation report, with Great Expectations' own result as JSON."""
 
     ASSOCIATED_TYPES = (ValidationReport,)
 
     def load(self, data_type: type[Any]) -> ValidationReport:  # noqa: ARG002
         """Read a report."""
-        facts = self.read_json("report.json")
-        pictures = self.read_table("thumbnails.parquet")
+        report = self.read_json("report.json")
+        thumbnails = self.read_table("thumbnails.parquet")
         return ValidationReport(
-            outcomes=[Outcome(**outcome) for outcome in facts["outcomes"]],
-            refusals=facts["refusals"],
+            check_results=[CheckResult(**result) for result in report["check_results"]],
+            blocking_errors=report["blocking_errors"],
             table=self.read_table("images.parquet"),
-            images_per_class=facts["images_per_class"],
-            ignored=self.read_table("ignored.parquet"),
-            thumbnails=dict(zip(pictures["path"], pictures["jpeg"], strict=True)),
+            images_per_class=report["images_per_class"],
+            skipped=self.read_table("skipped.parquet"),
+            thumbnails=dict(zip(thumbnails["path"], thumbnails["jpeg"], strict=True)),
             raw=self.read_json("great_expectations.json"),
         )
 
     def save(self, data: ValidationReport) -> None:
         """Write a report."""
-        outcomes = [asdict(outcome) for outcome in data.outcomes]
-        self.write_json(
-            "report.json",
-            {"outcomes": outcomes, "refusals": data.refusals, "images_per_class": data.images_per_class},
-        )
+        report = {
+            "check_results": [asdict(result) for result in data.check_results],
+            "blocking_errors": data.blocking_errors,
+            "images_per_class": data.images_per_class,
+        }
+        self.write_json("report.json", report)
         self.write_json("great_expectations.json", data.raw)
-        pictures = {"path": list(data.thumbnails), "jpeg": list(data.thumbnails.values())}
-        self.write_table("thumbnails.parquet", pd.DataFrame(pictures))
+        thumbnails = {"path": list(data.thumbnails), "jpeg": list(data.thumbnails.values())}
+        self.write_table("thumbnails.parquet", pd.DataFrame(thumbnails))
         self.write_table("images.parquet", data.table)
-        self.write_table("ignored.parquet", data.ignored)
+        self.write_table("skipped.parquet", data.skipped)
 
     def save_visualizations(self, data: ValidationReport) -> dict[str, VisualizationType]:
         """Show the verdict, the images and every check."""
         return self.show(pages={"validation": validation_page(data)})
 
     def compute_content_hash(self, data: ValidationReport) -> str:
-        """Hash what goes on from here: which images are fit, and which of them are near duplicates."""
-        return digest(canonical(data.clusters))
+        """Hash what later steps read: which images are fit, and their clusters of near duplicates."""
+        return digest(canonical_json(data.clusters))

@@ -1,3 +1,3 @@
-"""The pipelines: wiring only."""
+"""The pipelines: the wiring of the steps."""
 
-import graft.runtime.quiet  # noqa: F401  analytics off, before MLflow is imported
+import graft.integrations.logging_setup  # noqa: F401  telemetry off, before MLflow is imported

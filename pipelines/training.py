@@ -1,9 +1,9 @@
-"""From a folder of labelled photographs to a registered ONNX model.
+"""The training pipeline: from a folder of labelled photographs to a registered ONNX model.
 
 zenml pipeline run pipelines.training.training_pipeline -c configs/demo.yaml
 """
 
-from graft.config import (
+from graft.config.parameters import (
     CrossValidationConfig,
     DataConfig,
     ExportConfig,
@@ -11,9 +11,9 @@ from graft.config import (
     RegistryConfig,
     TrainingParameters,
 )
-from graft.networks.weights import pin
-from graft.runtime.strict import strict_pipeline
-from graft.training_config import TrainingConfig
+from graft.config.training import TrainingConfig
+from graft.integrations.strict_pipeline import strict_pipeline
+from graft.models.weights import fingerprint_model
 from steps.evaluate_holdout import evaluate_holdout
 from steps.export_onnx import export_onnx
 from steps.fine_tune import fine_tune
@@ -45,24 +45,28 @@ def training_pipeline(
     report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
     split, folds = split_data(manifest, report, data.split, cross_validation.folds, seed)
 
-    # The model
-    pinned = pin(model)
-    plan = plan_training(split, pinned, training, seed)
-    warm = warm_up_head(split, pinned, training.loop, training.warm_up, plan, seed)
-    tuned = fine_tune(split, warm, training.loop, training.fine_tune, plan, seed)
+    # Final model. The fingerprint is part of the cache key of each step, so a replaced weights file is noticed.
+    fingerprinted = fingerprint_model(model)
+    plan = plan_training(split, fingerprinted, training, seed)
+    warm = warm_up_head(split, fingerprinted, training.train_config, training.warm_up, plan, seed)
+    tuned = fine_tune(split, warm, training.train_config, training.fine_tune, plan, seed)
 
-    # The evidence
+    # Cross-validation. Each fold repeats the whole recipe; together they calibrate the final model.
     results = [
-        train_fold(folds, fold, pinned, training, plan, seed, id=f"fold_{fold}")
+        train_fold(folds, fold, fingerprinted, training, plan, seed, id=f"fold_{fold}")
         for fold in range(cross_validation.folds)
     ]
     summary, temperature = summarize_folds(results)
+
+    # Evaluation on images that no model was trained on
     holdout = evaluate_holdout(split, tuned, temperature, plan)
 
-    # The file
+    # Export, comparison with torch, registration
     exported = export_onnx(manifest, tuned, temperature, summary, holdout, export.opset)
     check = validate_onnx(split, exported, tuned, temperature, export)
     registration = register_model(exported, check, tuned, registry)
+
+    # Never cached, so that each MLflow run is complete even if all other steps were.
     report_run(
         manifest, report, plan, warm, tuned, summary, holdout, exported, check, registration,
         parameters=TrainingParameters(

@@ -1,4 +1,4 @@
-"""The steps, one a file: call the domain, log, return artifacts."""
+"""The pipeline steps, one per file: each calls the domain, logs, and returns its artifacts."""
 
-import graft.runtime.quiet  # noqa: F401  analytics off, before MLflow is imported
-import materializers  # noqa: F401  ZenML finds them by type once they are imported
+import graft.integrations.logging_setup  # noqa: F401  telemetry off, before MLflow is imported
+import materializers  # noqa: F401  importing registers them with ZenML

@@ -1,21 +1,21 @@
-"""Challenger and champion, as registered, on images that neither was trained on."""
+"""Compare the registered challenger and champion on images that neither was trained on."""
 
 from typing import Annotated
 
 from zenml import step
 
-from graft.config import RegistryConfig, SplitConfig
+from graft.config.parameters import RegistryConfig, SplitConfig
 from graft.data.manifest import Manifest
 from graft.data.splits import split_images
 from graft.data.validation_report import ValidationReport
-from graft.promotion import Comparison
-from graft.runtime.contest import hold_contest
+from graft.integrations.compare_registered import compare_registered
+from graft.promotion.gate import Comparison
 
 
-@step(enable_cache=False)  # aliases move behind their names
+@step(enable_cache=False)  # the versions behind the aliases change
 def compare_models(
     manifest: Manifest, report: ValidationReport, split: SplitConfig, registry: RegistryConfig
 ) -> Annotated[Comparison, "comparison"]:
-    """Compare both on the held-out images."""
-    holdout = split_images(manifest, report.clusters, split).rows("holdout")
-    return hold_contest(registry.name, manifest.folder(), holdout)
+    """Compare both on the holdout images."""
+    holdout = split_images(manifest, report.clusters, split).records("holdout")
+    return compare_registered(registry.name, manifest.folder(), holdout)

@@ -1,18 +1,18 @@
-"""Judge the final model on images that no model trained on."""
+"""Evaluate the final model on the holdout, which was never used for training."""
 
 from typing import Annotated
 
-from graft.checkpoint import Checkpoint
 from graft.data.splits import Split
-from graft.learning.metrics import Predictions
-from graft.plan import TrainingPlan
-from graft.recipe import judge_holdout
-from graft.runtime.caching import cached_step
+from graft.evaluation.metrics import Predictions
+from graft.integrations.step_caching import cached_step
+from graft.training import recipe
+from graft.training.checkpoint import Checkpoint
+from graft.training.plan import TrainingPlan
 
 
 @cached_step()
 def evaluate_holdout(
     split: Split, checkpoint: Checkpoint, temperature: float, plan: TrainingPlan
 ) -> Annotated[Predictions, "holdout_predictions"]:
-    """Judge on the holdout, once, with calibrated probabilities."""
-    return judge_holdout(split.folder(), split, checkpoint, temperature, plan.compute)
+    """Predict the holdout images, with calibrated probabilities."""
+    return recipe.evaluate_holdout(split, checkpoint, temperature=temperature, compute=plan.compute)

@@ -1,4 +1,4 @@
-"""Make one file of model, preprocessing and calibration."""
+"""Export the final model with its preprocessing and calibration as one ONNX file."""
 
 import json
 from typing import Annotated
@@ -6,13 +6,13 @@ from typing import Annotated
 import mlflow
 from zenml import get_step_context
 
-from graft.checkpoint import Checkpoint
-from graft.cross_validation import CrossValidation
 from graft.data.manifest import Manifest
-from graft.learning.metrics import Predictions
-from graft.onnx_model import OnnxModel, export
-from graft.runtime.caching import cached_step
-from graft.runtime.tracking import TRACKED
+from graft.evaluation.metrics import Predictions
+from graft.export.onnx_model import OnnxModel, export
+from graft.integrations.step_caching import cached_step
+from graft.integrations.tracking import TRACKED
+from graft.training.checkpoint import Checkpoint
+from graft.training.folds import CrossValidation
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
@@ -24,12 +24,12 @@ def export_onnx(
     holdout: Predictions,
     opset: int,
 ) -> Annotated[OnnxModel, "onnx_model"]:
-    """Export the final model; the file says of itself what it is, where it comes from and how good it is."""
-    metrics = cross_validation.named() | holdout.named("holdout")
-    facts = {
+    """Export the final model; the file's metadata names its data, its runs and its metrics."""
+    metrics = cross_validation.to_metrics() | holdout.to_metrics("holdout")
+    metadata = {
         "data_fingerprint": manifest.fingerprint,
         "zenml_run_id": str(get_step_context().pipeline_run.id),
         "mlflow_run_id": run.info.run_id if (run := mlflow.active_run()) else "",
         "metrics": json.dumps(metrics),
     }
-    return export(checkpoint, temperature, opset, facts)
+    return export(checkpoint, temperature, opset, metadata)

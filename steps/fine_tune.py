@@ -1,19 +1,27 @@
-"""Train the last stages of the backbone with the head."""
+"""Fine-tune the head and the stages of the backbone that the plan unfreezes."""
 
 from typing import Annotated
 
-from graft.checkpoint import Checkpoint
+from graft.config.training import FineTuneConfig, TrainLoopConfig
 from graft.data.splits import Split
-from graft.plan import TrainingPlan
-from graft.recipe import fine_tune as fine_tune_recipe
-from graft.runtime.caching import cached_step
-from graft.runtime.tracking import TRACKED, log_epoch
-from graft.training_config import FineTuneConfig, LoopConfig
+from graft.integrations.step_caching import cached_step
+from graft.integrations.tracking import TRACKED, log_epoch
+from graft.training import recipe
+from graft.training.checkpoint import Checkpoint
+from graft.training.plan import TrainingPlan
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
 def fine_tune(
-    split: Split, warm: Checkpoint, loop: LoopConfig, config: FineTuneConfig, plan: TrainingPlan, seed: int
+    split: Split,
+    warm: Checkpoint,
+    train_config: TrainLoopConfig,
+    config: FineTuneConfig,
+    plan: TrainingPlan,
+    seed: int,
 ) -> Annotated[Checkpoint, "checkpoint"]:
-    """Fine-tune what warm-up made, as the plan says."""
-    return fine_tune_recipe(split.folder(), split, warm, (plan.settled(loop), config, plan), seed, log_epoch)
+    """Fine-tune the checkpoint of the head warm-up; returns it unchanged if the plan unfreezes nothing."""
+    return recipe.fine_tune(
+        split, warm, train_config=plan.with_compute(train_config), config=config, plan=plan, seed=seed,
+        on_epoch_end=log_epoch,
+    )  # fmt: skip

@@ -1,21 +1,21 @@
-"""Read every image once."""
+"""List and read the images."""
 
 from typing import Annotated
 
 from zenml import step
 from zenml.logger import get_logger
 
-from graft.config import LimitsConfig
+from graft.config.parameters import LimitsConfig
 from graft.data.manifest import Manifest, scan
 
 logger = get_logger(__name__)
 
 
-# Not cached: a path hides what has changed behind it. The manifest's content hash does not.
+# Not cached: the files under an unchanged path may have changed. Later steps are cached by the manifest's content.
 @step(enable_cache=False)
 def ingest_images(root: str, limits: LimitsConfig) -> Annotated[Manifest, "manifest"]:
-    """List and decode the images under ``root``."""
+    """Scan the images under ``root``; only new and changed files are read."""
     manifest = scan(root, limits)
-    for reason, count, examples in manifest.ignored.itertuples(index=False):
-        logger.info("Passed over: %d %s (%s)", count, reason, examples)
+    for reason, count, examples in manifest.skipped.itertuples(index=False):
+        logger.info("Skipped: %d %s (%s)", count, reason, examples)
     return manifest

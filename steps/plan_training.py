@@ -1,27 +1,27 @@
-"""Settle what will be trained before anything is."""
+"""Choose compute settings and strategy before training."""
 
 from typing import Annotated
 
 from zenml.logger import get_logger
 
+from graft.config.training import TrainingConfig
 from graft.data.splits import Split
-from graft.networks.weights import PinnedModel
-from graft.plan import TrainingPlan, make_plan
-from graft.recipe import keep_frozen
-from graft.runtime.caching import cached_step
-from graft.runtime.tracking import TRACKED, log_plan
-from graft.training_config import TrainingConfig
+from graft.integrations.step_caching import cached_step
+from graft.integrations.tracking import TRACKED, log_plan
+from graft.models.weights import FingerprintedModel
+from graft.training.plan import TrainingPlan, make_plan
+from graft.training.recipe import precompute_features
 
 logger = get_logger(__name__)
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED)
 def plan_training(
-    split: Split, model: PinnedModel, training: TrainingConfig, seed: int
+    split: Split, model: FingerprintedModel, training: TrainingConfig, seed: int
 ) -> Annotated[TrainingPlan, "training_plan"]:
-    """Choose the strategy, show what it means for each stage, and compute what will stay frozen."""
-    plan = make_plan(split.folder(), split, model, training, seed)
-    logger.info(plan.in_words())
+    """Choose strategy and compute settings, log the plan, and fill the feature cache."""
+    plan = make_plan(split, model, training, seed)
+    logger.info(plan.describe())
     log_plan(plan)
-    keep_frozen(split.folder(), split, model, training, plan)
+    precompute_features(split, model, training, plan)
     return plan

@@ -1,17 +1,18 @@
-"""Leave every headline in MLflow, whatever was cached."""
+"""Log the results of the run to MLflow, including those of cached steps."""
 
 from zenml import step
 
-from graft.checkpoint import Checkpoint
-from graft.cross_validation import CrossValidation
 from graft.data.manifest import Manifest
 from graft.data.validation_report import ValidationReport
-from graft.learning.metrics import Predictions
-from graft.onnx_model import OnnxCheck, OnnxModel
-from graft.plan import TrainingPlan
-from graft.registration import Registration
-from graft.runtime.headline import Evidence, log_headline
-from graft.runtime.tracking import TRACKED
+from graft.evaluation.metrics import Predictions
+from graft.export.onnx_model import OnnxModel
+from graft.export.parity import OnnxCheck
+from graft.integrations.run_report import RunArtifacts, log_run_report
+from graft.integrations.tracking import TRACKED
+from graft.promotion.registration import Registration
+from graft.training.checkpoint import Checkpoint
+from graft.training.folds import CrossValidation
+from graft.training.plan import TrainingPlan
 
 
 @step(enable_cache=False, experiment_tracker=True, settings=TRACKED)
@@ -29,7 +30,7 @@ def report_run(
     parameters: str,
 ) -> None:
     """Log metrics, parameters, figures and tags; ``parameters`` is the config as JSON."""
-    evidence = Evidence(
+    artifacts = RunArtifacts(
         manifest, validation, plan, warm, tuned, cross_validation, holdout, exported, check, registration
     )
-    log_headline(evidence, parameters)
+    log_run_report(artifacts, parameters)

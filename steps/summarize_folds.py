@@ -1,15 +1,15 @@
-"""What the folds say together."""
+"""Summarize the folds of the cross-validation."""
 
 from typing import Annotated
 
-from graft.cross_validation import CrossValidation, FoldResult, summarize
-from graft.runtime.caching import cached_step
+from graft.integrations.step_caching import cached_step
+from graft.training.folds import CrossValidation, FoldResult, summarize
 
 
 @cached_step()
 def summarize_folds(
     results: list[FoldResult],
 ) -> tuple[Annotated[CrossValidation, "cross_validation"], Annotated[float, "temperature"]]:
-    """Gather the folds and fit the temperature that calibrates the final model."""
+    """Combine the results of all folds, and fit the temperature that calibrates the final model."""
     summary = summarize(results)
     return summary, summary.temperature

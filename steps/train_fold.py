@@ -1,24 +1,24 @@
-"""The whole recipe on one fold."""
+"""Train on all folds but one, and test on that one."""
 
 from typing import Annotated
 
 import mlflow
 
-from graft.cross_validation import FoldResult, train_and_test
+from graft.config.training import TrainingConfig
 from graft.data.splits import Folds
-from graft.networks.weights import PinnedModel
-from graft.plan import TrainingPlan
-from graft.runtime.caching import cached_step
-from graft.runtime.tracking import COMPLETE, STATUS, TRACKED_BELOW, log_epoch
-from graft.training_config import TrainingConfig
+from graft.integrations.step_caching import cached_step
+from graft.integrations.tracking import COMPLETE, STATUS, TRACKED_NESTED, log_epoch
+from graft.models.weights import FingerprintedModel
+from graft.training.folds import FoldResult, cross_validate_fold
+from graft.training.plan import TrainingPlan
 
 
-@cached_step(experiment_tracker=True, settings=TRACKED_BELOW)
+@cached_step(experiment_tracker=True, settings=TRACKED_NESTED)
 def train_fold(
-    folds: Folds, fold: int, model: PinnedModel, training: TrainingConfig, plan: TrainingPlan, seed: int
+    folds: Folds, fold: int, model: FingerprintedModel, training: TrainingConfig, plan: TrainingPlan, seed: int
 ) -> Annotated[FoldResult, "fold_result"]:
-    """Warm up and fine-tune without this fold, then judge on it; an MLflow run of its own, below the parent."""
-    result = train_and_test(folds, fold, folds.folder(), (model.config, training, plan), seed, log_epoch)
-    mlflow.log_metrics(result.named())
+    """Train and test in an MLflow run nested in the pipeline's."""
+    result = cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=log_epoch)
+    mlflow.log_metrics(result.to_metrics())
     mlflow.set_tag(STATUS, COMPLETE)
     return result

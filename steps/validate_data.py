@@ -1,13 +1,13 @@
-"""Find what is wrong with the images before it costs anything."""
+"""Validate the images before any training."""
 
 from typing import Annotated
 
 from zenml.logger import get_logger
 
-from graft.config import BadImagesConfig, ValidationConfig
+from graft.config.parameters import BadImagesConfig, ValidationConfig
 from graft.data.manifest import Manifest
-from graft.data.validation_report import Quarantine, ValidationReport, require_fit
-from graft.runtime.caching import cached_step
+from graft.data.validation_report import Quarantine, ValidationReport, check_blocking_errors
+from graft.integrations.step_caching import cached_step
 
 logger = get_logger(__name__)
 
@@ -16,11 +16,12 @@ logger = get_logger(__name__)
 def validate_data(
     manifest: Manifest, validation: ValidationConfig, bad_images: BadImagesConfig, folds: int = 1
 ) -> tuple[Annotated[ValidationReport, "validation_report"], Annotated[Quarantine, "quarantine"]]:
-    """Judge the images; stop with a sentence for each reason not to train on them."""
-    from graft.data.validation import validate  # Great Expectations takes seconds to import: not for a cached step
+    """Validate the images and quarantine bad ones; raises ``DataError`` if the rest cannot be trained on."""
+    # Great Expectations takes seconds to import, which a cached step should not spend.
+    from graft.data.validation import validate_images
 
-    report = validate(manifest, validation, folds, bad_images)
-    for outcome in [*report.failed("quarantine"), *report.failed("warning")]:
-        logger.warning(outcome.sentence)
-    require_fit(report)
+    report = validate_images(manifest, validation, folds, bad_images)
+    for result in [*report.failed("quarantine"), *report.failed("warning")]:
+        logger.warning(result.message)
+    check_blocking_errors(report)
     return report, Quarantine(report.quarantine)

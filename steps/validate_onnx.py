@@ -1,13 +1,14 @@
-"""Compare the exported file with its source before anyone may use it."""
+"""Compare the exported model with torch before it is registered."""
 
 from typing import Annotated
 
-from graft.checkpoint import Checkpoint
-from graft.config import ExportConfig
+from graft.config.parameters import ExportConfig
 from graft.data.splits import Split
-from graft.onnx_model import OnnxCheck, OnnxModel, validate
-from graft.recipe import parity_images
-from graft.runtime.caching import cached_step
+from graft.export.onnx_model import OnnxModel
+from graft.export.parity import OnnxCheck, compare_with_torch
+from graft.integrations.step_caching import cached_step
+from graft.training.checkpoint import Checkpoint
+from graft.training.recipe import parity_images
 
 
 @cached_step()
@@ -18,6 +19,6 @@ def validate_onnx(
     temperature: float,
     export: ExportConfig,
 ) -> Annotated[OnnxCheck, "onnx_check"]:
-    """Run ``onnx.checker`` in full, and ONNX Runtime against torch on held-out images."""
-    paths = parity_images(split.folder(), split, export.parity_images)
-    return validate(exported, checkpoint, temperature, paths, export)
+    """Run ``onnx.checker``, and compare ONNX Runtime with torch on holdout images."""
+    paths = parity_images(split, export.parity_images)
+    return compare_with_torch(exported, checkpoint, temperature, paths, export)

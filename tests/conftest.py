@@ -1,4 +1,4 @@
-"""Fixtures: small image folders, and a workshop in which whole pipelines run."""
+"""Fixtures: small image folders, and a workspace in which whole pipelines run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graft.demo import write_digits
+from graft.data.demo_digits import write_digits
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("GRAFT_REAL_DATA")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Pipelines take longest: were they begun last, one worker would wait for the other.
+    # Pipelines take longest: if they started last, the other worker would be idle meanwhile.
     items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
     if REAL_DATA:
         return
@@ -45,28 +45,26 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """Twelve noisy images of each of two classes, told apart by colour; yours to change."""
+    """Twelve noisy images of each of two classes, which differ in colour; a test may change them."""
     generator = np.random.default_rng(0)
     for label, colour in (("blue", (40, 60, 200)), ("red", (200, 60, 40))):
         folder = tmp_path / "shapes" / label
         folder.mkdir(parents=True)
         for number in range(12):
             noise = generator.integers(-40, 40, (40 + number, 48, 3))
-            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
-                folder / f"{number}.png"
-            )
+            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     return tmp_path / "shapes"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What an earlier scan found must not reach a test, nor a test's scan the user."""
+    """An empty cache: tests neither read nor fill the user's."""
     os.environ["GRAFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A command that has ended: its exit code, all that it printed, and the steps of a pipeline that it ran."""
+class CommandResult:
+    """A finished command: its exit code, its output, and the pipeline steps that ran or were cached."""
 
     code: int
     output: str
@@ -81,22 +79,22 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """A copy of the repository with a ZenML home of its own, so that a test may change code and data."""
+class Workspace:
+    """A copy of the repository with its own ZenML home, so that a test may change code and data."""
 
     root: Path
 
-    def run(self, *command: str, check: bool = True) -> Finished:
-        done = subprocess.run(
+    def run(self, *command: str, check: bool = True) -> CommandResult:
+        process = subprocess.run(
             [Path(sys.executable).parent / command[0], *command[1:]],
             cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
-        output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-        assert not check or done.returncode == 0, output
-        return Finished(done.returncode, output)
+        output = re.sub(r"\x1b\[[0-9;]*m", "", process.stdout + process.stderr)
+        assert not check or process.returncode == 0, output
+        return CommandResult(process.returncode, output)
 
     def start(self, *command: str, output: Path) -> subprocess.Popen[bytes]:
-        """Start a command in a process group of its own, and go on; what it prints goes to a file."""
+        """Start a command in a new process group and return at once; ``output`` receives what it prints."""
         with output.open("wb") as file:
             return subprocess.Popen(
                 [Path(sys.executable).parent / command[0], *command[1:]], cwd=self.root, env=self.environment,
@@ -104,13 +102,13 @@ class Workshop:
             )  # fmt: skip
 
     def python(self, code: str) -> str:
-        """Run code against this workshop's stores; returns what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-c", "import graft.runtime.quiet\n" + code],
+        """Run code with this workspace's stores; returns what it printed."""
+        process = subprocess.run(
+            [sys.executable, "-c", "import graft.integrations.logging_setup\n" + code],
             cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     def edit(self, path: str, before: str, after: str) -> None:
         text = (self.root / path).read_text()
@@ -128,16 +126,16 @@ class Workshop:
         }
 
 
-def make_workshop(root: Path, set_up: bool = True) -> Workshop:
+def make_workspace(root: Path, set_up: bool = True) -> Workspace:
     for name in ("graft", "pipelines", "steps", "materializers", "configs"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    workshop = Workshop(root)
+    workspace = Workspace(root)
     if set_up:
-        workshop.run("graft", "setup")
-    return workshop
+        workspace.run("graft", "setup")
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """One workshop for all tests of a file."""
-    return make_workshop(tmp_path_factory.mktemp("workshop"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One workspace for all tests of a file."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"))

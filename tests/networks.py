@@ -1,4 +1,4 @@
-"""Networks as a training leaves them."""
+"""Networks with weights that look trained."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 
-def lived_in(model: nn.Module) -> nn.Module:
-    """The model, its batch norms with statistics, weights and biases of their own: new ones hardly do anything."""
+def randomize_batch_norms(model: nn.Module) -> nn.Module:
+    """Set random statistics, weights and biases, in place; new batch norms hardly change their inputs."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

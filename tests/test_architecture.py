@@ -1,4 +1,4 @@
-"""Who may know whom."""
+"""The import order of packages, the importers of heavy libraries, and materializers for all step outputs."""
 
 from __future__ import annotations
 
@@ -9,69 +9,79 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 GRAFT = REPOSITORY / "graft"
-DOMAIN = sorted(path for path in GRAFT.rglob("*.py") if path.parent.name != "runtime")
-LAYERS = ["cache", "data", "networks", "compute", "inputs", "learning"]  # each knows those before it
-GROUND = {"config", "config_file", "training_config", "section", "errors", "seeds"}
+PACKAGES = [
+    "config", "cache", "data", "models", "compute", "features", "evaluation", "training", "export", "inference",
+    "promotion", "reports", "integrations", "cli",
+]  # fmt: skip  # each imports only itself, the packages before it, and the top-level modules
+TOP_LEVEL_MODULES = {"__init__", "errors", "seeds", "gc_tuning"}
+MODULES = sorted(GRAFT.rglob("*.py"))
+DOMAIN = [path for path in MODULES if path.relative_to(GRAFT).parts[0] not in {"integrations", "cli"}]
 
 
-def imported(path: Path) -> set[str]:
-    """The modules that a module imports anywhere in it, and the names that it imports from them, dotted."""
+def imports(path: Path) -> set[str]:
+    """The dotted names that a module imports anywhere in it: modules, and names from modules."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "modules are imported by their whole names"
+            assert node.level == 0, "imports are absolute"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", DOMAIN, ids=lambda path: path.stem)
-def test_the_domain_knows_neither_zenml_nor_mlflow(path: Path) -> None:
-    packages = {name.split(".")[0] for name in imported(path)}
+def imported_packages(path: Path) -> set[str]:
+    """The packages and top-level modules of Graft that a module imports."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("graft.")}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(GRAFT).as_posix()
+
+
+def test_packages_are_listed_and_top_level_modules_are_few() -> None:
+    assert {path.parent.name for path in GRAFT.glob("*/*.py")} == set(PACKAGES)
+    assert {path.stem for path in GRAFT.glob("*.py")} == TOP_LEVEL_MODULES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_imports_only_packages_before_it(package: str) -> None:
+    allowed = {*TOP_LEVEL_MODULES, "__version__", *PACKAGES[: PACKAGES.index(package) + 1]}
+    for path in (GRAFT / package).rglob("*.py"):
+        assert imported_packages(path) <= allowed, path
+
+
+@pytest.mark.parametrize("module", sorted(TOP_LEVEL_MODULES))
+def test_top_level_module_imports_no_package(module: str) -> None:
+    assert not imported_packages(GRAFT / f"{module}.py") & set(PACKAGES)
+
+
+@pytest.mark.parametrize("path", DOMAIN, ids=name_of)
+def test_domain_module_imports_neither_zenml_nor_mlflow(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imports(path)}
     assert not packages & {"zenml", "mlflow", "pipelines", "steps", "materializers"}
-    if path.stem != "cli":
-        rooms = {name.split(".")[1] for name in imported(path) if name.startswith("graft.")}
-        assert "runtime" not in rooms
-        if path.parent.name != "reports":  # or what they draw would decide what is kept
-            assert "reports" not in rooms
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_knows_those_before_it_and_the_ground(layer: str) -> None:
-    known = {*GROUND, *LAYERS[: LAYERS.index(layer) + 1]}
-    modules = sorted((GRAFT / layer).glob("*.py"))
-    assert len(modules) > 1
-    for path in modules:
-        ours = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "graft"}
-        assert ours <= known, path
-
-
-def test_every_folder_of_the_domain_is_a_layer() -> None:
-    folders = {path.parent.name for path in DOMAIN}
-    assert folders == {"graft", "reports", *LAYERS}
 
 
 @pytest.mark.parametrize(
-    ("library", "homes"),
+    ("library", "modules"),
     [
-        ("great_expectations", {"expectations", "judge"}),  # what is asked, and how it is run
-        ("imagehash", {"inspection"}),
-        ("jinja2", {"pages"}),
-        ("fsspec", {"remote"}),
+        ("great_expectations", {"data/expectations.py", "data/expectation_runner.py"}),
+        ("imagehash", {"data/inspection.py"}),
+        ("jinja2", {"reports/pages.py"}),
+        ("fsspec", {"data/remote_storage.py"}),
     ],
 )
-def test_a_heavy_library_has_one_place(library: str, homes: set[str]) -> None:
-    users = {path.stem for path in DOMAIN if library in {name.split(".")[0] for name in imported(path)}}
-    assert users == homes
+def test_heavy_library_is_imported_in_one_place(library: str, modules: set[str]) -> None:
+    users = {name_of(path) for path in MODULES if library in {name.split(".")[0] for name in imports(path)}}
+    assert users == modules
 
 
-def test_every_type_that_we_own_has_a_materializer() -> None:
+def test_every_step_output_has_a_materializer() -> None:
     from zenml.materializers.cloudpickle_materializer import CloudpickleMaterializer
     from zenml.materializers.materializer_registry import materializer_registry
     from zenml.utils import source_utils
 
-    source_utils.set_custom_source_root(str(REPOSITORY))  # a fresh clone has no .zen that would tell it
+    source_utils.set_custom_source_root(str(REPOSITORY))  # as .zen does, which a fresh clone does not have
     import pipelines.promotion
     import pipelines.training  # noqa: F401
     import steps
@@ -79,6 +89,6 @@ def test_every_type_that_we_own_has_a_materializer() -> None:
     for path in (REPOSITORY / "steps").glob("[!_]*.py"):
         step = getattr(__import__(f"steps.{path.stem}", fromlist=[path.stem]), path.stem)
         for name, output in step.entrypoint_definition.outputs.items():
-            kind = output.resolved_annotation
-            assert materializer_registry[kind] is not CloudpickleMaterializer, (path.stem, name)
+            annotation = output.resolved_annotation
+            assert materializer_registry[annotation] is not CloudpickleMaterializer, (path.stem, name)
     assert steps.__doc__

@@ -1,4 +1,4 @@
-"""A config says what it means, or is refused with one sentence."""
+"""A config is parsed strictly; an invalid one is an error of one sentence."""
 
 from __future__ import annotations
 
@@ -10,68 +10,72 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.config import PromotionParameters, TrainingParameters
-from graft.config_file import parse_parameters, read_yaml, with_overrides
+from graft.config.parameters import PromotionParameters, TrainingParameters
+from graft.config.strict_model import StrictModel
+from graft.config.yaml_file import RENAMED_KEYS, parse_parameters, read_yaml, training_parameters, with_overrides
 from graft.errors import ConfigError
-from graft.section import Section
 
-HERE = {"data": {"root": "."}}
+MINIMAL = {"data": {"root": "."}}
 
 
 def parse(parameters: dict[str, Any]) -> TrainingParameters:
     return parse_parameters(TrainingParameters, {"parameters": parameters}, "x.yaml")
 
 
-def sections(kind: type[Section], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def sections(kind: type[StrictModel], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """The paths of all sections."""
-    found = [path]
+    paths = [path]
     for name, field in kind.model_fields.items():
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            found += sections(inner, (*path, name))
-    return found
+        if isinstance(inner, type) and issubclass(inner, StrictModel):
+            paths += sections(inner, (*path, name))
+    return paths
 
 
-def placed(path: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any]:
-    """The value at a path, beside a root that exists."""
+def minimal_with(path: tuple[str, ...], values: dict[str, Any]) -> dict[str, Any]:
+    """A minimal config with these values in the section at a path."""
     content: dict[str, Any] = {"data": {"root": "."}}
-    inner = content
+    section = content
     for name in path:
-        inner = inner.setdefault(name, {})
-    inner.update(value)
+        section = section.setdefault(name, {})
+    section.update(values)
     return content
 
 
-def test_everything_but_the_root_has_a_default() -> None:
-    assert parse(HERE).cross_validation.folds == 5
+def test_config_has_a_default_for_everything_but_the_root() -> None:
+    assert parse(MINIMAL).cross_validation.folds == 5
 
 
 @given(st.sampled_from(sections(TrainingParameters)), st.text(min_size=1, max_size=12))
-def test_an_unknown_key_is_refused_by_name_in_every_section(path: tuple[str, ...], key: str) -> None:
-    known: type[Any] = TrainingParameters
+def test_config_rejects_an_unknown_key_by_name_in_every_section(path: tuple[str, ...], key: str) -> None:
+    section: type[Any] = TrainingParameters
     for name in path:
-        known = known.model_fields[name].annotation
-    if key in known.model_fields:
+        section = section.model_fields[name].annotation
+    if key in section.model_fields or key in RENAMED_KEYS.get(section, {}):
         return
     with pytest.raises(ConfigError, match="unknown key") as error:
-        parse(placed(path, {key: 1}))
+        parse(minimal_with(path, {key: 1}))
     assert repr(".".join([*path, key])) in str(error.value)
     assert "allowed are" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "values", "message"),
     [
         (("training",), {"batch_size": "many"}, "training.batch_size is 'many'"),
         (("training",), {"batch_size": 0}, "greater than or equal to 1"),
         (("training", "augmentation"), {"strength": "wild"}, "'none', 'light' or 'strong'"),
         (("training",), {"batch_size": 10**20}, "less than or equal to 65536"),
-        (("training", "augmentation"), {"mixup_alpha": 1e-300}, "give 0 to leave it out"),
+        (("training", "augmentation"), {"mixup_alpha": 1e-300}, "1e-300 is too small; give 0 to disable it"),
         (("training", "warm_up"), {"learning_rate": 1e300}, "less than or equal to 1000"),
         (("training", "fine_tune"), {"unfrozen_stages": 3}, "which strategy auto does not use"),
-        (("training", "fine_tune"), {"thaw_epochs": [0, 1]}, "thaw_epochs belongs to strategy gradual"),
-        (("training",), {"strategy": "gradual", "fine_tune": {"thaw_epochs": [1, 0]}}, "that never fall"),
-        (("training",), {"strategy": "gradual", "fine_tune": {"thaw_epochs": [0, 3]}}, "give epochs from 0 to 2"),
+        (("training", "fine_tune"), {"unfreeze_epochs": [0, 1]}, "unfreeze_epochs requires strategy gradual"),
+        (("training",), {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [1, 0]}}, "in non-decreasing order"),
+        (
+            ("training",),
+            {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [0, 3]}},
+            "give epochs from 0 to 2",
+        ),
         (("training", "warm_up"), {"learning_rate": -1.0}, "greater than 0"),
         (("training", "augmentation"), {"horizontal_flip": 1}, "valid boolean"),
         (("cross_validation",), {"folds": 1}, "cross_validation.folds is 1"),
@@ -87,48 +91,70 @@ def test_an_unknown_key_is_refused_by_name_in_every_section(path: tuple[str, ...
         ((), {"training": None}, "training is empty"),
     ],
 )
-def test_an_impossible_value_is_refused_with_key_value_and_what_is_allowed(
-    path: tuple[str, ...], value: dict[str, Any], words: str
+def test_config_rejects_an_invalid_value_with_key_value_and_what_is_allowed(
+    path: tuple[str, ...], values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        parse(placed(path, value))
-    message = str(error.value)
-    assert words in message
-    assert message.startswith("x.yaml: ")
-    assert "\n" not in message
+        parse(minimal_with(path, values))
+    assert message in str(error.value)
+    assert str(error.value).startswith("x.yaml: ")
+    assert "\n" not in str(error.value)
 
 
-def test_a_near_miss_is_named() -> None:
+def test_config_lists_the_keys_of_an_optional_section() -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'training.fine_tune.lora.rnk'; allowed are rank, alpha, dropout"
+    ):
+        parse({"data": {"root": "."}, "training": {"fine_tune": {"lora": {"rnk": 4}}}})
+
+
+def test_config_suggests_the_closest_key() -> None:
     with pytest.raises(ConfigError, match="did you mean 'training'"):
-        parse(HERE | {"trainig": {}})
+        parse(MINIMAL | {"trainig": {}})
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("old", "new", "value"), [("thaw_epochs", "unfreeze_epochs", "[0, 1]"), ("stage_decay", "layer_decay", "0.3")]
+)
+@pytest.mark.parametrize("as_override", [False, True])
+def test_config_names_the_successor_of_a_renamed_key(
+    tmp_path: Path, old: str, new: str, value: str, as_override: bool
+) -> None:
+    path = tmp_path / "x.yaml"
+    fine_tune = {} if as_override else {old: yaml.safe_load(value)}
+    path.write_text(yaml.safe_dump({"parameters": minimal_with(("training", "fine_tune"), fine_tune)}))
+    overrides = [f"training.fine_tune.{old}={value}"] if as_override else []
+    with pytest.raises(ConfigError) as error:
+        training_parameters(path, overrides)
+    assert str(error.value) == f"{path}: unknown key 'training.fine_tune.{old}'; it is now called {new}."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
     [
-        ("a: 1\na: 2\n", "line 2: key 'a' is given twice"),
-        ("[1, 2]", "where a mapping"),
-        ("", "where a mapping"),
+        ("a: 1\na: 2\n", "line 2: duplicate key 'a'"),
+        ("[1, 2]", "it must be a mapping"),
+        ("", "it must be a mapping"),
         ("a: [", "not valid YAML"),
         ("a: !!python/object/apply:os.system [echo]", "not valid YAML"),
         ("? [a]\n: 1", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_read_yaml_rejects_a_file_that_is_not_a_config(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError) as error:
         read_yaml(tmp_path / "x.yaml")
-    assert words in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_read_yaml_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
         read_yaml(tmp_path / "nowhere.yaml")
 
 
 @given(st.one_of(st.integers(), st.booleans(), st.text("abc xyz", min_size=1), st.none()))
-def test_an_override_replaces_one_value_and_nothing_else(value: object) -> None:
+def test_override_replaces_one_value_and_nothing_else(value: object) -> None:
     text = yaml.safe_dump(value).removesuffix("\n...\n").strip()
     before = {"parameters": {"data": {"root": "."}, "seed": 1}, "enable_cache": True}
     after = with_overrides(before, [f"model.weights={text}"])
@@ -138,15 +164,13 @@ def test_an_override_replaces_one_value_and_nothing_else(value: object) -> None:
 
 
 @pytest.mark.parametrize("assignment", ["seed", "=1", "data..root=1", "seed.more=1", "seed=["])
-def test_a_broken_override_is_refused(assignment: str) -> None:
+def test_override_is_rejected_if_malformed(assignment: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         with_overrides({"parameters": {"seed": 1}}, [assignment])
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[1].glob("configs/*.yaml")), ids=lambda path: path.stem
-)
-def test_the_configs_that_come_along_say_how_they_are_run(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_bundled_config_is_valid_and_begins_with_the_command_to_run_it(path: Path) -> None:
     assert path.read_text().startswith("# ")
     assert " run " in path.read_text()
     content = read_yaml(path)

@@ -1,4 +1,4 @@
-"""What this machine cannot compute is refused before anything runs, and compiling changes no result."""
+"""Unsupported compute settings are rejected before training, and compiling does not change results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graft.compute.devices import enough_memory
-from graft.config import ModelConfig
+from graft.compute.devices import oom_as_training_error
+from graft.config.parameters import ModelConfig
+from graft.config.training import ComputeConfig, OptimizerConfig, TrainingConfig, TrainLoopConfig
 from graft.errors import ConfigError, TrainingError
-from graft.learning.history import Phase
-from graft.learning.learner import Learner
-from graft.learning.objective import Objective
-from graft.recipe import check
-from graft.training_config import ComputeConfig, LoopConfig, OptimizerConfig, TrainingConfig
+from graft.training.config_checks import check_training_config
+from graft.training.history import Phase
+from graft.training.losses import ClassificationLoss
+from graft.training.trainer import Trainer
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
 
-class Small(nn.Module):
-    """Two stages and a head: soon compiled."""
+class TwoStageModel(nn.Module):
+    """Two stages and a head: small, so that it compiles quickly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,17 +39,23 @@ def config(**values: Any) -> TrainingConfig:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
-        ({"batch_size": 1}, "learn nothing from one image; give 2 or more"),
-        ({"batch_size": 1, "batch_norm": "adapt", "strategy": "head_only"}, "learn nothing from one image"),
-        ({"compute": ComputeConfig(device="cpu", precision="float16")}, "is 'float16', which is for CUDA"),
-        ({"strategy": "last_stages", "fine_tune": {"unfrozen_stages": 99}}, "thaws 99 stages; .* give at most"),
+        ({"batch_size": 1}, "cannot learn statistics from one image; give 2 or more"),
+        ({"batch_size": 1, "batch_norm": "adapt", "strategy": "head_only"}, "cannot learn statistics from one image"),
+        (
+            {"compute": ComputeConfig(device="cpu", precision="float16")},
+            "is 'float16', which only CUDA and MPS support",
+        ),
+        (
+            {"strategy": "last_stages", "fine_tune": {"unfrozen_stages": 99}},
+            "unfreezes 99 stages, .* give at most",
+        ),
     ],
 )
-def test_what_cannot_work_is_refused(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        check(MODEL, config(**values))
+def test_check_training_config_rejects_unsupported_settings(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_training_config(MODEL, config(**values))
 
 
 @pytest.mark.parametrize(
@@ -61,38 +67,42 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], words: str) -> None
         (ModelConfig(architecture="squeezenet1_1", weights="none"), {}),
     ],
 )
-def test_single_images_are_taken_where_no_batch_norm_learns(model: ModelConfig, values: dict[str, Any]) -> None:
-    check(model, config(batch_size=1, **values))
+def test_check_training_config_allows_batch_size_1_if_no_batch_norm_learns(
+    model: ModelConfig, values: dict[str, Any]
+) -> None:
+    check_training_config(model, config(batch_size=1, **values))
 
 
-def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_training_config_reports_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no working C++ compiler found")
 
     monkeypatch.setattr("torch.compile", lambda _: fail)
-    with pytest.raises(ConfigError, match=r"cannot compile here .*no working C\+\+ compiler.*leave compile out"):
-        check(MODEL, config(compute=ComputeConfig(compile=True)))
+    with pytest.raises(ConfigError, match=r"cannot compile .*no working C\+\+ compiler.*set it to false"):
+        check_training_config(MODEL, config(compute=ComputeConfig(compile=True)))
 
 
-def test_a_batch_that_does_not_fit_the_device_says_what_to_lower() -> None:
-    words = r"a batch of 64 images does not fit .* lower training.batch_size"
-    with pytest.raises(TrainingError, match=words), enough_memory(64):
+def test_enough_memory_tells_which_setting_to_lower() -> None:
+    message = r"a batch of 64 images does not fit .* lower training.batch_size"
+    with pytest.raises(TrainingError, match=message), oom_as_training_error(64):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-def test_compiled_training_learns_the_same_and_again_after_a_thaw() -> None:
-    model, labels = Small(), torch.arange(8) % 4
+def test_compiled_training_gives_the_same_weights_also_after_unfreezing() -> None:
+    model, labels = TwoStageModel(), torch.arange(8) % 4
     images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     phase = Phase("finetune", 2, 0.1, 0.5, None, (0, 1))
-    kept = []
+    weights = []
     for compiled in (False, True):
         compute = ComputeConfig(device="cpu", precision="float32", compile=compiled)
-        loop = LoopConfig(compute=compute, optimizer=OptimizerConfig(name="sgd"))
-        learner = Learner(model, phase, loop, 1, seed=0)
+        train_config = TrainLoopConfig(compute=compute, optimizer=OptimizerConfig(name="sgd"))
+        criterion = ClassificationLoss(train_config.loss, [1] * 4, torch.device("cpu"))
+        trainer = Trainer(model, phase, train_config, 1, seed=0)
         for epoch in range(2):
-            learner.begin(epoch)
-            learner.learn(Objective(loop.loss, [1] * 4, torch.device("cpu"))(learner.forward(images), labels), 1)
-        learner.keep()
-        kept.append(learner.finish().state_dict())
-    assert all(torch.allclose(one, kept[1][name], atol=1e-4) for name, one in kept[0].items())
+            trainer.start_epoch(epoch)
+            trainer.backward_and_step(criterion(trainer.forward(images), labels), 1)
+        trainer.keep_weights()
+        weights.append(trainer.finish().state_dict())
+    eager, compiled_weights = weights
+    assert all(torch.allclose(value, compiled_weights[name], atol=1e-4) for name, value in eager.items())

@@ -1,4 +1,4 @@
-"""Near duplicates are exactly the connected components of hashes that are near."""
+"""Clusters of near duplicates are the connected components of similar hashes."""
 
 from __future__ import annotations
 
@@ -8,66 +8,65 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bad_files import picture
+from bad_files import noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from graft.data.duplicates import HASH_BITS, clusters, distance
+from graft.data.duplicates import HASH_BITS, cluster_duplicates, hamming_distance
 from graft.data.inspection import inspect
 
-anything = st.integers(0, 2**HASH_BITS - 1)
+any_hash = st.integers(0, 2**HASH_BITS - 1)
 
 
 @st.composite
-def crowds(draw: st.DrawFn) -> list[int]:
-    """Hashes, many of them a few bits away from another."""
-    values = draw(st.lists(anything, min_size=1, max_size=15))
+def similar_hashes(draw: st.DrawFn) -> list[int]:
+    """Hashes, many of which differ from another in few bits."""
+    values = draw(st.lists(any_hash, min_size=1, max_size=15))
     for _ in range(draw(st.integers(0, 25))):
         flips = draw(st.sets(st.integers(0, HASH_BITS - 1), max_size=12))
         values.append(draw(st.sampled_from(values)) ^ sum(1 << bit for bit in flips))
     return values
 
 
-def by_comparing_all_pairs(hashes: list[str], max_bits: int) -> list[int]:
+def clusters_by_brute_force(hashes: list[str], max_bits: int) -> list[int]:
     labels = list(range(len(hashes)))
-    for left, one in enumerate(hashes):
-        for right, other in enumerate(hashes[:left]):
-            if distance(one, other) <= max_bits:
+    for left, first in enumerate(hashes):
+        for right, second in enumerate(hashes[:left]):
+            if hamming_distance(first, second) <= max_bits:
                 old, new = labels[left], labels[right]
                 labels = [new if label == old else label for label in labels]
     return labels
 
 
 @settings(deadline=None, max_examples=200)
-@given(crowds(), st.integers(0, 12))
-def test_clusters_are_those_of_comparing_all_pairs(values: list[int], max_bits: int) -> None:
+@given(similar_hashes(), st.integers(0, 12))
+def test_cluster_duplicates_matches_brute_force(values: list[int], max_bits: int) -> None:
     hashes = [f"{value:016x}" for value in values]
-    found, expected = clusters(pd.Series(hashes), max_bits), by_comparing_all_pairs(hashes, max_bits)
-    for one in (found, expected):
-        assert len(one) == len(hashes)
-    assert len(set(zip(found, expected, strict=True))) == len(set(found)) == len(set(expected))
+    clusters, expected = cluster_duplicates(pd.Series(hashes), max_bits), clusters_by_brute_force(hashes, max_bits)
+    assert len(clusters) == len(expected) == len(hashes)
+    assert len(set(zip(clusters, expected, strict=True))) == len(set(clusters)) == len(set(expected))
 
 
-def test_nothing_has_no_cluster() -> None:
-    assert len(clusters(pd.Series([], dtype="str"), 8)) == 0
+def test_cluster_duplicates_of_no_hash_is_empty() -> None:
+    assert len(cluster_duplicates(pd.Series([], dtype="str"), 8)) == 0
 
 
-def test_a_crowd_of_the_same_hash_is_one_cluster() -> None:
-    assert (clusters(pd.Series(["00ff" * 4] * 100_000), 8) == 0).all()
+def test_cluster_duplicates_joins_many_equal_hashes() -> None:
+    assert (cluster_duplicates(pd.Series(["00ff" * 4] * 100_000), 8) == 0).all()
 
 
-def test_a_dense_crowd_of_different_hashes_is_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graft.data.duplicates.PAIRS", 1000)  # so that pairs are joined many times over
-    film = [sum(1 << bit for bit in bits) for bits in combinations(range(20), 3)]
-    hashes = pd.Series([f"{value:016x}" for value in [*film, (1 << 64) - 1]])
-    found = clusters(hashes, 6)
-    assert len(set(found[:-1])) == 1
-    assert found[-1] != found[0]
+def test_cluster_duplicates_joins_dense_chain_of_similar_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.data.duplicates.MAX_PENDING_PAIRS", 1000)  # so that labels are merged many times
+    similar = [sum(1 << bit for bit in bits) for bits in combinations(range(20), 3)]
+    hashes = pd.Series([f"{value:016x}" for value in [*similar, (1 << 64) - 1]])
+    clusters = cluster_duplicates(hashes, 6)
+    assert len(set(clusters[:-1])) == 1
+    assert clusters[-1] != clusters[0]
 
 
 @pytest.mark.parametrize(
-    ("edit", "most"),
+    ("edit", "max_bits"),
     [
         (lambda image: image.resize((250, 200)), 4),
         (lambda image: ImageEnhance.Brightness(image).enhance(0.8), 4),
@@ -76,16 +75,16 @@ def test_a_dense_crowd_of_different_hashes_is_one_cluster(monkeypatch: pytest.Mo
     ],
     ids=["resized", "darker", "cropped", "mirrored"],
 )
-def test_an_edited_picture_is_near(tmp_path: Path, edit: object, most: int) -> None:
-    def hashed(image: Image.Image) -> str:
+def test_edited_image_has_similar_hash(tmp_path: Path, edit: object, max_bits: int) -> None:
+    def perceptual_hash(image: Image.Image) -> str:
         image.save(tmp_path / "x.jpg", quality=80)
-        facts = inspect(tmp_path / "x.jpg", 10**7, 10**7)
-        assert facts is not None
-        return str(facts["phash"])
+        stats = inspect(tmp_path / "x.jpg", 10**7, 10**7)
+        assert stats is not None
+        return str(stats["phash"])
 
-    originals = [picture(seed, size=(500, 400)) for seed in range(20)]
-    hashes = [hashed(image) for image in originals]
-    edited = [hashed(edit(image)) for image in originals]  # type: ignore[operator]
-    assert np.median([distance(one, other) for one, other in zip(hashes, edited, strict=True)]) <= most
-    strangers = [distance(one, other) for one, other in zip(hashes, hashes[1:] + hashes[:1], strict=True)]
-    assert min(strangers) > most
+    originals = [noise_image(seed, size=(500, 400)) for seed in range(20)]
+    hashes = [perceptual_hash(image) for image in originals]
+    edited = [perceptual_hash(edit(image)) for image in originals]  # type: ignore[operator]
+    assert np.median([hamming_distance(*pair) for pair in zip(hashes, edited, strict=True)]) <= max_bits
+    unrelated = [hamming_distance(*pair) for pair in zip(hashes, hashes[1:] + hashes[:1], strict=True)]
+    assert min(unrelated) > max_bits

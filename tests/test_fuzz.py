@@ -1,4 +1,4 @@
-"""Mutated copies of real files neither crash nor hang a decoder, and scan and training agree on each."""
+"""Mutated copies of real images neither crash nor hang a decoder, and scan and training agree on each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz_images.py"
 
 
 @pytest.mark.real_data
-def test_two_thousand_cases(real_data: Path) -> None:
+def test_fuzzing_finds_no_crash_in_two_thousand_cases(real_data: Path) -> None:
     command = [
         sys.executable,
         str(SCRIPT),
@@ -22,6 +22,6 @@ def test_two_thousand_cases(real_data: Path) -> None:
         "--seed",
         "2",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2000 cases, seed 2" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2000 cases, seed 2" in result.stdout

@@ -1,3 +1,5 @@
+"""LoRA adapters train in place of the unfrozen weights, and merge into them."""
+
 from __future__ import annotations
 
 import copy
@@ -9,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from graft.config.training import LoraConfig
 from graft.errors import ConfigError, TrainingError
-from graft.networks.backbones import skeleton, stage_of
-from graft.networks.freezing import freeze_all_but
-from graft.networks.lora import adaptable, inject, is_adapter, merge
-from graft.training_config import LoraConfig
+from graft.models.backbones import create_model
+from graft.models.freezing import freeze_all_but
+from graft.models.lora import adaptable, inject, is_adapter, merge
+from graft.models.stages import stage_of
 
-THAWED = {
+UNFROZEN = {
     "mobilenet_v3_small": ["features.11", "features.12", "head"],
     "resnet18": ["layer3", "layer4", "head"],
     "vit": ["encoder.layers.encoder_layer_1", "encoder.ln", "head"],
@@ -23,7 +26,7 @@ THAWED = {
     "convnext_tiny": ["features.7", "head"],
 }
 CONFIG = LoraConfig(rank=4)
-every_architecture = pytest.mark.parametrize("architecture", THAWED)
+every_architecture = pytest.mark.parametrize("architecture", UNFROZEN)
 
 
 class Small(nn.Module):
@@ -65,24 +68,24 @@ def original(architecture: str) -> nn.Module:
     for name, parameter in model.named_parameters():
         if name.endswith("layer_scale"):
             nn.init.ones_(parameter)
-        if name == "heads.head.weight":  # a ViT's begins at zero
+        if name == "heads.head.weight":  # initially zero in a ViT
             nn.init.normal_(parameter)
     model(images(16))
     return model.eval()
 
 
-def build(architecture: str) -> nn.Module:
+def build_copy(architecture: str) -> nn.Module:
     return copy.deepcopy(original(architecture))
 
 
 def injected(architecture: str, config: LoraConfig = CONFIG, seed: int = 1) -> nn.Module:
-    model = build(architecture)
-    inject(model, THAWED[architecture], config, seed)
-    freeze_all_but(model, len(THAWED[architecture]) - 1)
+    model = build_copy(architecture)
+    inject(model, UNFROZEN[architecture], config, seed)
+    freeze_all_but(model, len(UNFROZEN[architecture]) - 1)
     return model
 
 
-def disturb_adapters(model: nn.Module) -> None:
+def randomize_adapters(model: nn.Module) -> None:
     torch.manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -96,39 +99,37 @@ def outputs(model: nn.Module) -> Tensor:
 
 
 @every_architecture
-def test_adapters_sit_in_the_thawed_stages_only_and_change_nothing_yet(architecture: str) -> None:
-    model, plain = injected(architecture), build(architecture)
+def test_inject_adds_adapters_to_given_stages_and_keeps_outputs(architecture: str) -> None:
+    model, plain = injected(architecture), build_copy(architecture)
     state = model.state_dict()
-    assert {stage_of(name) for name in state if is_adapter(name)} == set(THAWED[architecture]) - {
+    assert {stage_of(name) for name in state if is_adapter(name)} == set(UNFROZEN[architecture]) - {
         "encoder.ln", "norm", "head",
     }  # fmt: skip
-    base = {
-        name.replace("base_layer.", ""): value.numpy() for name, value in state.items() if not is_adapter(name)
-    }
+    base = {name.replace("base_layer.", ""): value.numpy() for name, value in state.items() if not is_adapter(name)}
     assert base.keys() == plain.state_dict().keys()
     assert all((base[name] == value.numpy()).all() for name, value in plain.state_dict().items())
     assert torch.equal(outputs(model), outputs(plain))
 
 
 @every_architecture
-def test_training_moves_adapters_and_head_only(architecture: str) -> None:
+def test_training_changes_adapters_and_head_only(architecture: str) -> None:
     model = injected(architecture)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable == {name for name in before if is_adapter(name) or stage_of(name) == "head"}
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=1e-2)
-    for _ in range(2):  # the first step leaves each A where it was, for its B is zero
+    for _ in range(2):  # the first step does not change any A, since its B is zero
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images()), torch.tensor([0, 1])).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == trainable
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == trainable
 
 
 @every_architecture
-def test_merging_restores_the_architecture_and_keeps_outputs(architecture: str) -> None:
-    model, plain = injected(architecture), build(architecture)
-    disturb_adapters(model)
+def test_merge_restores_the_architecture_and_keeps_outputs(architecture: str) -> None:
+    model, plain = injected(architecture), build_copy(architecture)
+    randomize_adapters(model)
     adapted = outputs(model)
     merge(model)
     assert (adapted - outputs(plain)).abs().max() > 1e-2
@@ -139,23 +140,23 @@ def test_merging_restores_the_architecture_and_keeps_outputs(architecture: str) 
     assert torch.equal(outputs(plain), outputs(model))
 
 
-def test_a_plain_model_merges_to_itself() -> None:
-    model = build("resnet18")
+def test_merge_does_not_change_a_plain_model() -> None:
+    model = build_copy("resnet18")
     merge(model)
     assert torch.equal(outputs(model), outputs(original("resnet18")))
 
 
-def test_an_injected_model_can_be_copied() -> None:
+def test_model_with_adapters_can_be_copied() -> None:
     model = injected("vit")
-    disturb_adapters(model)
-    twin = copy.deepcopy(model)
-    assert torch.equal(outputs(twin), outputs(model))
-    merge(twin)
+    randomize_adapters(model)
+    copied = copy.deepcopy(model)
+    assert torch.equal(outputs(copied), outputs(model))
+    merge(copied)
     assert any(is_adapter(name) for name in model.state_dict())
 
 
-def test_one_seed_gives_the_same_adapters_and_leaves_other_randomness_alone() -> None:
-    build("mobilenet_v3_small")  # the first one draws from torch's generator
+def test_inject_depends_on_the_seed_alone_and_draws_nothing_from_the_global_generator() -> None:
+    build_copy("mobilenet_v3_small")  # the first call draws from torch's global generator
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, again, other = (injected("mobilenet_v3_small", seed=seed) for seed in (1, 1, 2))
@@ -165,34 +166,34 @@ def test_one_seed_gives_the_same_adapters_and_leaves_other_randomness_alone() ->
     assert not all(map(torch.equal, first.parameters(), other.parameters()))
 
 
-def test_a_rank_above_the_width_of_a_layer_works() -> None:
-    model = build("mobilenet_v3_small")
+def test_inject_accepts_rank_larger_than_layer() -> None:
+    model = build_copy("mobilenet_v3_small")
     inject(model, ["features.1"], LoraConfig(rank=64, dropout=0.1), 1)
-    disturb_adapters(model.eval())
+    randomize_adapters(model.eval())
     adapted = outputs(model)
     merge(model)
     assert torch.allclose(outputs(model), adapted, atol=1e-4, rtol=1e-4)
 
 
-def test_grouped_dilated_and_otherwise_padded_convolutions_are_left_out() -> None:
+def test_adaptable_excludes_grouped_dilated_and_not_zero_padded_convolutions() -> None:
     assert adaptable(Small(), ["stem", "head"]) == ["stem.0", "stem.4"]
 
 
-def test_attention_whose_weights_are_read_past_its_layers_is_left_out() -> None:
-    assert adaptable(build("vit"), ["encoder.layers.encoder_layer_1"]) == [
+def test_adaptable_excludes_attention_that_does_not_call_its_layers() -> None:
+    assert adaptable(build_copy("vit"), ["encoder.layers.encoder_layer_1"]) == [
         "encoder.layers.encoder_layer_1.mlp.0", "encoder.layers.encoder_layer_1.mlp.3",
     ]  # fmt: skip
-    assert not [name for name in adaptable(build("swin_t"), ["features.7"]) if ".attn." in name]
+    assert not [name for name in adaptable(build_copy("swin_t"), ["features.7"]) if ".attn." in name]
 
 
-def test_a_stage_is_not_mistaken_for_a_layer_of_another() -> None:
-    assert adaptable(build("resnet18"), ["conv1"]) == ["conv1"]
-    model = build("resnet18")
+def test_inject_does_not_match_layers_of_other_stages_by_name() -> None:
+    assert adaptable(build_copy("resnet18"), ["conv1"]) == ["conv1"]
+    model = build_copy("resnet18")
     inject(model, ["conv1"], CONFIG, 1)
     assert {stage_of(name) for name in model.state_dict() if is_adapter(name)} == {"conv1"}
 
 
-def test_adapters_of_stages_that_are_not_named_stay_frozen() -> None:
+def test_freeze_all_but_freezes_adapters_of_frozen_stages() -> None:
     model = injected("resnet18")
     freeze_all_but(model, 1)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -200,18 +201,18 @@ def test_adapters_of_stages_that_are_not_named_stay_frozen() -> None:
     assert all(is_adapter(name) or stage_of(name) == "head" for name in trainable)
 
 
-def test_a_network_for_one_size_alone_is_adapted_at_its_own() -> None:
-    model = skeleton("maxvit_t", 2, 0.0, 448)
+def test_inject_uses_the_image_size_of_the_model() -> None:
+    model = create_model("maxvit_t", 2, 0.0, 448)
     inject(model, ["blocks.3"], CONFIG, 1)
     assert {stage_of(name) for name in model.state_dict() if is_adapter(name)} == {"blocks.3"}
 
 
-def test_stages_without_anything_to_adapt_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"no layer to adapt in the thawed stages \(encoder.ln\)"):
-        inject(build("vit"), ["encoder.ln", "head"], CONFIG, 1)
+def test_inject_rejects_stages_without_adaptable_layers() -> None:
+    with pytest.raises(TrainingError, match=r"no layer to adapt in the unfrozen stages \(encoder.ln\)"):
+        inject(build_copy("vit"), ["encoder.ln", "head"], CONFIG, 1)
 
 
-def test_an_adapter_that_is_not_finite_is_never_merged() -> None:
+def test_merge_rejects_adapter_that_is_not_finite() -> None:
     model = injected("vit")
     with torch.no_grad():
         next(value for name, value in model.named_parameters() if is_adapter(name)).fill_(torch.inf)
@@ -219,7 +220,7 @@ def test_an_adapter_that_is_not_finite_is_never_merged() -> None:
         merge(model)
 
 
-def test_a_missing_peft_is_named_with_the_setting_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inject_without_peft_names_the_setting_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"training.fine_tune.lora needs .* pip install 'graft\[lora\]'"):
         injected("vit")

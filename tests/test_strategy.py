@@ -1,4 +1,4 @@
-"""What thaws is what was asked for, or what the table advises for so many images and such a task."""
+"""Strategies: which stages are unfrozen, and when, as configured or chosen by the table."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.config import ModelConfig
+from graft.config.parameters import ModelConfig
+from graft.config.training import FineTuneConfig, TrainingConfig, TrainLoopConfig
 from graft.data.manifest import scan
-from graft.inputs.datasets import ImageSource
-from graft.learning.strategy import ADVICE, choose, decide, measure_similarity, spread_out
-from graft.networks.backbones import build, preprocessing
-from graft.training_config import FineTuneConfig, LoopConfig, TrainingConfig
+from graft.features.loaders import DatasetInfo
+from graft.models.backbones import build_model, preprocessing_for
+from graft.training.strategy import STRATEGY_RULES, choose, decide, evenly_spaced_epochs, measure_similarity
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
 
-def asked(strategy: Any, **tune: Any) -> tuple[int, ...]:  # noqa: ANN401
-    config = TrainingConfig(strategy=strategy, fine_tune=FineTuneConfig(epochs=6, **tune))
-    return decide(config, 19, 100, None).thaw_epochs
+def configured_epochs(strategy: Any, **fine_tune: Any) -> tuple[int, ...]:  # noqa: ANN401
+    config = TrainingConfig(strategy=strategy, fine_tune=FineTuneConfig(epochs=6, **fine_tune))
+    return decide(config, 19, 100, None).unfreeze_epochs
 
 
-def test_what_is_asked_for_is_done() -> None:
-    assert asked("head_only") == ()
-    assert asked("full") == (0,) * 19
-    assert asked("last_stages", unfrozen_stages=3) == (0, 0, 0)
-    assert asked("last_stages") == (0, 0)
-    assert asked("gradual", thaw_epochs=(0, 2, 5)) == (0, 2, 5)
-    assert asked("gradual", unfrozen_stages=4) == (0, 1, 2, 3)
+def test_configured_strategy_is_followed() -> None:
+    assert configured_epochs("head_only") == ()
+    assert configured_epochs("full") == (0,) * 19
+    assert configured_epochs("last_stages", unfrozen_stages=3) == (0, 0, 0)
+    assert configured_epochs("last_stages") == (0, 0)
+    assert configured_epochs("gradual", unfreeze_epochs=(0, 2, 5)) == (0, 2, 5)
+    assert configured_epochs("gradual", unfrozen_stages=4) == (0, 1, 2, 3)
 
 
 @given(st.integers(1, 60), st.integers(1, 40))
-def test_gradual_thawing_is_spread_over_the_first_two_thirds(stages: int, epochs: int) -> None:
-    thaws = spread_out(stages, epochs)
-    assert len(thaws) == stages
-    assert thaws[0] == 0
-    assert list(thaws) == sorted(thaws)
-    assert thaws[-1] < max(1, epochs)
-    assert len(set(thaws)) == min(stages, max(1, round(epochs * 2 / 3)))
+def test_gradual_unfreezing_is_spread_over_the_first_two_thirds_of_the_epochs(stages: int, epochs: int) -> None:
+    unfreeze_epochs = evenly_spaced_epochs(stages, epochs)
+    assert len(unfreeze_epochs) == stages
+    assert unfreeze_epochs[0] == 0
+    assert list(unfreeze_epochs) == sorted(unfreeze_epochs)
+    assert unfreeze_epochs[-1] < max(1, epochs)
+    assert len(set(unfreeze_epochs)) == min(stages, max(1, round(epochs * 2 / 3)))
 
 
 @given(st.integers(1, 5000), st.floats(-1, 1), st.integers(2, 60))
-def test_more_images_and_a_farther_task_never_thaw_less(images: int, similarity: float, stages: int) -> None:
-    here = choose(stages, images, similarity)
-    assert len(choose(stages, images + 500, similarity).thaw_epochs) >= len(here.thaw_epochs)
-    assert len(choose(stages, images, similarity - 0.4).thaw_epochs) >= len(here.thaw_epochs)
-    assert choose(stages, images, similarity - 0.4).rate_factor <= here.rate_factor <= 1
-    assert str(images) in here.reason
+def test_auto_never_unfreezes_less_for_more_images_or_a_farther_task(
+    images: int, similarity: float, stages: int
+) -> None:
+    decision = choose(stages, images, similarity)
+    farther = choose(stages, images, similarity - 0.4)
+    assert len(choose(stages, images + 500, similarity).unfreeze_epochs) >= len(decision.unfreeze_epochs)
+    assert len(farther.unfreeze_epochs) >= len(decision.unfreeze_epochs)
+    assert farther.lr_factor <= decision.lr_factor <= 1
+    assert str(images) in decision.reason
 
 
-def test_few_similar_images_train_the_head_alone_and_many_strange_ones_everything() -> None:
+def test_auto_trains_the_head_only_for_few_similar_images_and_all_stages_for_many_dissimilar_ones() -> None:
     assert choose(19, 60, 0.95).strategy == "head_only"
     assert choose(19, 5000, 0.1).strategy == "full"
-    assert ADVICE[-1].images_per_class == 0
+    assert STRATEGY_RULES[-1].images_per_class == 0
 
 
-def test_similarity_is_high_where_frozen_features_tell_the_classes_apart(digits: Path) -> None:
-    def measured(root: Path, weights: str) -> float:
+def test_similarity_is_high_if_frozen_features_separate_the_classes(digits: Path) -> None:
+    def measure(weights: str) -> float:
         model = ModelConfig(architecture="mobilenet_v3_small", weights=weights, crop_px=48, resize_px=48)
-        table = scan(root).table
+        table = scan(digits).table
         classes = sorted(table["label"].unique())
-        source = ImageSource(root, classes, preprocessing(model))
-        return measure_similarity(build(model, len(classes), 0), source, table, LoopConfig())
+        dataset = DatasetInfo(digits, classes, preprocessing_for(model))
+        return measure_similarity(build_model(model, len(classes), 0), dataset, table, TrainLoopConfig())
 
-    letters, fresh = measured(digits, "letters"), measured(digits, "none")
+    letters, untrained = measure("letters"), measure("none")
     assert letters > 0.7
-    assert fresh < letters
+    assert untrained < letters
 
 
-def test_many_classes_of_few_images_each_are_no_farther(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred classes, perfectly apart: every neighbour of an image is of its class."""
+def test_similarity_is_1_for_two_hundred_separable_classes_of_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = torch.arange(200).repeat_interleave(8)
     features = torch.nn.functional.one_hot(labels).float() + 0.01 * torch.rand(1600, 200)
-    rows = pd.DataFrame(
-        {"label": [str(int(label)) for label in labels], "sha256": [f"{n:05}" for n in range(1600)]}
-    )
-    source = ImageSource(Path(), [str(n) for n in range(200)], preprocessing(MODEL))
+    records = pd.DataFrame({"label": [str(int(label)) for label in labels], "sha256": [f"{n:05}" for n in range(1600)]})
+    dataset = DatasetInfo(Path(), [str(n) for n in range(200)], preprocessing_for(MODEL))
     monkeypatch.setattr(
-        "graft.learning.strategy.head_features", lambda _, some: features[some.index.to_numpy()].numpy()
+        "graft.training.strategy.extract_features", lambda _, sample: features[sample.index.to_numpy()].numpy()
     )
-    assert measure_similarity(build(MODEL, 200, 0), source, rows, LoopConfig()) == 1.0
+    assert measure_similarity(build_model(MODEL, 200, 0), dataset, records, TrainLoopConfig()) == 1.0

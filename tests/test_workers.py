@@ -1,4 +1,4 @@
-"""A file that hangs or kills the decoder costs itself, and nothing else."""
+"""A file that hangs or kills the decoder becomes an error, and affects no other file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from graft.config import LimitsConfig
+from graft.config.parameters import LimitsConfig
 from graft.data import workers
 from graft.data.workers import inspect_all
 from graft.errors import GraftError
 
 LIMITS = LimitsConfig(max_seconds=1.0)
-# Answers as graft.data.inspection does, but for some names.
-STRANGE = """
+# Like graft.data.inspection, but hangs or dies for some file names.
+FAULTY_PROGRAM = """
 import json, os, signal, sys, time
 print("ready", flush=True)
 for line in sys.stdin:
@@ -35,61 +35,61 @@ def tasks(*names: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def strange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "strange.py").write_text(STRANGE)
+def faulty_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "faulty_program.py").write_text(FAULTY_PROGRAM)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(workers, "PROGRAM", "strange")
+    monkeypatch.setattr(workers, "PROGRAM", "faulty_program")
 
 
-@pytest.mark.usefixtures("strange")
-def test_each_bad_file_costs_itself_and_the_order_stays(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faulty_program")
+def test_inspect_all_reports_each_crash_and_hang_and_keeps_the_order(tmp_path: Path) -> None:
     names = [f"{number}" for number in range(50)]
     names[3], names[4], names[20], names[49] = "die1", "die2", "hang", "exit"
-    answers = list(inspect_all(tmp_path, tasks(*names), LIMITS))
-    errors = {name: facts["error"] for name, facts in zip(names, answers, strict=True) if facts and facts["error"]}
+    results = list(inspect_all(tmp_path, tasks(*names), LIMITS))
+    errors = {name: stats["error"] for name, stats in zip(names, results, strict=True) if stats and stats["error"]}
     assert errors == {
-        "die1": "ends the decoder (SIGSEGV)",
-        "die2": "ends the decoder (SIGSEGV)",
+        "die1": "crashes the decoder (SIGSEGV)",
+        "die2": "crashes the decoder (SIGSEGV)",
         "hang": "takes longer than 1 s to decode",
-        "exit": "ends the decoder (exit code 3)",
+        "exit": "crashes the decoder (exit code 3)",
     }
-    paths = [facts and facts.get("path") for facts in answers]
+    paths = [stats and stats.get("path") for stats in results]
     assert [path for path in paths if path] == [name for name in names if name not in errors]
 
 
-def test_a_file_with_too_many_bytes_or_pixels_is_not_decoded(tmp_path: Path) -> None:
+def test_inspect_all_rejects_too_many_bytes_or_pixels(tmp_path: Path) -> None:
     Image.effect_noise((300, 200), 50).save(tmp_path / "x.png")
     for limits, error in (
         (LimitsConfig(max_file_bytes=1000), "bytes, more than the limit of 1000"),
         (LimitsConfig(max_pixels=59_999), "has 300 x 200 pixels, more than the limit of 59999"),
     ):
-        (facts,) = inspect_all(tmp_path, tasks("x.png"), limits)
-        assert facts is not None
-        assert str(facts["error"]).endswith(error)
+        (stats,) = inspect_all(tmp_path, tasks("x.png"), limits)
+        assert stats is not None
+        assert str(stats["error"]).endswith(error)
 
 
-def test_no_process_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_inspect_all_reports_a_program_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(workers, "PROGRAM", "there_is_no_such_module")
     with pytest.raises(GraftError, match="no process that reads images could be started"):
         list(inspect_all(tmp_path, tasks("x.png"), LIMITS))
 
 
-@pytest.mark.usefixtures("strange")
+@pytest.mark.usefixtures("faulty_program")
 @pytest.mark.parametrize("_", range(10))
-def test_being_stopped_ends_every_process_at_once(tmp_path: Path, _: int) -> None:
+def test_pool_ends_every_process_on_keyboard_interrupt(tmp_path: Path, _: int) -> None:
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), workers.Inspectors(tmp_path, LIMITS, 2) as inspectors:  # noqa: PT012
-        next(iter(inspectors.map([tasks("a"), tasks("b", "hang"), tasks("c", "hang"), tasks("d")])))
-        processes = [worker._process for worker in inspectors._workers if worker._process]
+    with pytest.raises(KeyboardInterrupt), workers.InspectionPool(tmp_path, LIMITS, 2) as pool:  # noqa: PT012
+        next(iter(pool.map([tasks("a"), tasks("b", "hang"), tasks("c", "hang"), tasks("d")])))
+        processes = [worker._process for worker in pool._workers if worker._process]
         raise KeyboardInterrupt
     assert time.monotonic() - start < 30
     assert all(process.poll() is not None for process in processes)
 
 
-@pytest.mark.usefixtures("strange")
-def test_no_process_is_left_behind(tmp_path: Path) -> None:
-    with workers.Inspectors(tmp_path, LIMITS, 2) as inspectors:
-        next(iter(inspectors.map([tasks("a"), tasks("b")])))
-        processes = [worker._process for worker in inspectors._workers if worker._process]
+@pytest.mark.usefixtures("faulty_program")
+def test_pool_leaves_no_process_behind(tmp_path: Path) -> None:
+    with workers.InspectionPool(tmp_path, LIMITS, 2) as pool:
+        next(iter(pool.map([tasks("a"), tasks("b")])))
+        processes = [worker._process for worker in pool._workers if worker._process]
     assert processes
     assert all(process.poll() is not None for process in processes)

@@ -1,1 +1,1 @@
-"""What is computed once and kept on disk."""
+"""Files and tensors on disk that can always be recomputed."""

@@ -1,4 +1,4 @@
-"""Where Graft keeps what it could always compute again: in ``$GRAFT_CACHE``, or the user's cache folder."""
+"""Cache paths, atomic writes, and the digest of Graft's code that cache keys contain."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ import platformdirs
 import torch
 import torchvision
 
+# Rooms that present or orchestrate results and never compute a cached one.
+NOT_IN_DIGEST = {"cli", "inference", "integrations", "promotion", "reports"}
 
-def cache_place(kind: str, *key: str) -> Path:
-    """The place of what is cached under a key; nothing is made."""
+
+def cache_path(kind: str, *key: str) -> Path:
+    """The path of a cache entry below ``$GRAFT_CACHE`` or the user's cache folder; nothing is created."""
     root = os.environ.get("GRAFT_CACHE") or platformdirs.user_cache_dir("graft")
     name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return Path(root) / kind / name
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or as it was; raises ``OSError``."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by a complete new one, or leave it as it was; raises ``OSError``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         umask = os.umask(0)
         os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # others may read it, as any file: mkstemp thinks of secrets
+        Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from other users of a shared cache
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut leaves an empty file in place of the old one
+            os.fsync(file.fileno())  # without it, a power failure could leave an empty file under the final name
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -40,12 +43,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @cache
-def code_version() -> str:
-    """What decides a computed result beside its inputs: Graft's own code, and what it computes with."""
+def package_digest() -> str:
+    """SHA-256 of the code that computes cached results, and of the versions of torch, torchvision and Pillow."""
     versions = (torch.__version__, torchvision.__version__, PIL.__version__)
     digest = hashlib.sha256(" ".join(versions).encode())
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
-        if path.parent.name not in {"reports", "runtime"}:
+        if path.relative_to(package).parts[0] not in NOT_IN_DIGEST:
             digest.update(path.read_bytes())
     return digest.hexdigest()

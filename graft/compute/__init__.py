@@ -1,1 +1,1 @@
-"""Where, how precisely and how fast is computed."""
+"""Device, precision, memory format and threads, and the benchmark that chooses them."""

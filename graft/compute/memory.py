@@ -1,4 +1,4 @@
-"""Memory of a process: what one batch frees, the next takes, instead of asking the system anew."""
+"""Reuses freed CPU memory between batches instead of returning it to the system each time."""
 
 from __future__ import annotations
 
@@ -12,81 +12,82 @@ from pathlib import Path
 from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-PARTED_BYTES = 128 * 2**20  # that lie free, but in pieces too small for a next batch
+FRAGMENTED_BYTES = 128 * 2**20  # growth of held memory that is taken for fragmentation
 
 T = TypeVar("T")
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
-    """Have glibc keep what is freed inside; does nothing where another library allocates.
+def retain_freed_memory() -> Iterator[None]:
+    """Let glibc retain memory that is freed within the ``with`` block; no effect with another C library.
 
-    By itself it returns each block above 32 MB, so each large activation, to Linux at once, which hands out the
-    next one page by page: 460,000 page faults for a training step of MobileNetV2 on 32 images.
+    By default, glibc returns each block above 32 MB, so every large activation, to Linux at once, and the next one
+    is mapped page by page: 460,000 page faults for a training step of MobileNetV2 on 32 images.
     """
-    _malloc.keep()
+    _malloc.retain()
     try:
         yield
     finally:
-        _malloc.keep_no_longer()
+        _malloc.release()
 
 
-def with_trims(batches: Iterable[T]) -> Iterator[T]:
-    """The same batches, inside ``kept_memory``: where more and more is held, what is free is given back.
+def trim_between(batches: Iterable[T]) -> Iterator[T]:
+    """Yield the batches, and return free memory to the system when the memory held between batches has grown.
 
-    What outlives a batch may lie between what that frees, and then the next one finds no room there.
+    For use inside ``retain_freed_memory``. Tensors that outlive a batch fragment the memory that it frees, so that
+    the next batch does not fit there and more is allocated.
     """
-    usual: int | None = None
+    baseline: int | None = None
     for batch in batches:
         yield batch
-        held = _malloc.held_bytes()
-        if usual is None:
-            usual = held
-        elif held > usual + PARTED_BYTES:
-            _malloc.give_back()
-            usual = None
+        held = _malloc.anonymous_bytes()
+        if baseline is None:
+            baseline = held
+        elif held > baseline + FRAGMENTED_BYTES:
+            _malloc.trim()
+            baseline = None
 
 
 class _Malloc:
-    """The allocator of this process, and how many have asked it to keep what is freed."""
+    """glibc's allocator of this process, and the number of ``retain_freed_memory`` blocks that are active."""
 
     def __init__(self) -> None:
         self.libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
         self.users = 0
 
-    def keep(self) -> None:
+    def retain(self) -> None:
         self.users += 1
         if self.libc:
             self.libc.mallopt(M_MMAP_MAX, 0)
             self.libc.mallopt(M_TRIM_THRESHOLD, -1)
 
-    def keep_no_longer(self) -> None:
+    def release(self) -> None:
         self.users -= 1
         if self.libc and not self.users:
-            # Where glibc's own thresholds end up after it has freed one block of nearly 32 MB.
+            # The values that glibc's dynamic thresholds reach once a block of nearly 32 MB has been freed.
             self.libc.mallopt(M_MMAP_MAX, 65536)
             self.libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
             self.libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
-            self.give_back()
+            self.trim()
 
-    def held_bytes(self) -> int:
-        """That this process holds of memory, beside what files back; 0 where nothing can be given back."""
+    def anonymous_bytes(self) -> int:
+        """Resident memory of this process without file-backed pages; 0 without glibc."""
         if not self.libc:
             return 0
         _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
         return (int(resident) - int(shared)) * mmap.PAGESIZE
 
-    def give_back(self) -> None:
+    def trim(self) -> None:
         if self.libc:
             self.libc.malloc_trim(0)
 
-    def begin_anew(self) -> None:
-        """In a process that was forked inside: it reads images, of which each has another size."""
+    def reset_after_fork(self) -> None:
+        """Release in a forked process: a data loader worker decodes images of different sizes."""
         if self.users:
             self.users = 1
-            self.keep_no_longer()
+            self.release()
 
 
 _malloc = _Malloc()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_malloc.begin_anew)
+    os.register_at_fork(after_in_child=_malloc.reset_after_fork)

@@ -1,8 +1,8 @@
-"""What is to be known of one image file: decoded whole, hashed and described.
+"""Inspecting one image file: decode it completely, hash it, and compute its image stats.
 
-``python -m graft.data.inspection`` answers a list of files with the facts of each, one line a file, until its
-input ends. ``graft/data/workers.py`` runs several of it: what a damaged file does to a process, it does to one of
-those.
+``python -m graft.data.inspection`` reads lists of files from standard input and prints the image stats of each file
+as one line of JSON. ``graft/data/workers.py`` runs several such processes: a file that kills or hangs the decoder
+affects only one of them.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from PIL import Image
 from graft.data.images import decode
 from graft.errors import DataError
 
-Facts = dict[str, str | int | float]
-NOTHING: Facts = {
+ImageStats = dict[str, str | int | float]
+EMPTY_STATS: ImageStats = {
     "width_px": 0, "height_px": 0, "mode": "", "format": "", "size_bytes": 0, "sha256": "", "phash": "",
     "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0, "chroma": 0.0, "error": "",
 }  # fmt: skip
 DRAFT_PX = 64
-ANALYSED_PX = 64
+SHARPNESS_PX = 64
 HASHED_PX = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-TELL_S = 0.05
+FLUSH_INTERVAL_S = 0.05
 
 
-def inspect(path: Path, max_file_bytes: int, max_pixels: int, known_sha256: str = "") -> Facts | None:
-    """Read and describe one file; a failure becomes its ``error``. None where its content is the known one."""
-    facts = dict(NOTHING)
+def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: str = "") -> ImageStats | None:
+    """The stats of one file, a failure as its ``error``; None if its content still has the previous hash."""
+    stats = dict(EMPTY_STATS)
     try:
         content = _read(path, max_file_bytes)
     except OSError as error:
-        return facts | {"error": f"cannot be read ({error.strerror})"}
+        return stats | {"error": f"cannot be read ({error.strerror})"}
     except DataError as error:
-        return facts | {"error": str(error)}
+        return stats | {"error": str(error)}
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 == known_sha256:
+    if sha256 == previous_sha256:
         return None
-    facts |= {"size_bytes": len(content), "sha256": sha256}
+    stats |= {"size_bytes": len(content), "sha256": sha256}
     try:
         if not content:
             raise DataError("is empty")
-        decoded = decode(content, max_pixels, at_least=DRAFT_PX)
+        decoded = decode(content, max_pixels, min_side_px=DRAFT_PX)
     except DataError as error:
-        return facts | {"error": str(error)}
-    facts |= {"width_px": decoded.width_px, "height_px": decoded.height_px}
-    return facts | {"mode": decoded.mode, "format": decoded.format} | describe(decoded.rgb)
+        return stats | {"error": str(error)}
+    stats |= {"width_px": decoded.width_px, "height_px": decoded.height_px}
+    return stats | {"mode": decoded.mode, "format": decoded.format} | image_stats(decoded.rgb)
 
 
-def describe(rgb: Image.Image) -> Facts:
-    """Perceptual hash, brightness, contrast and chroma, from the picture at 32 x 32 px; sharpness, at 64 px.
+def image_stats(rgb: Image.Image) -> ImageStats:
+    """Perceptual hash, brightness, contrast and chroma of the image at 32 x 32 px; sharpness at 64 px.
 
-    Few calls on small arrays: for small photographs each call more is a percent of the time that a scan takes.
+    Few calls on small arrays: for small photographs, each additional call costs a percent of the scan's time.
     """
     square = rgb.resize((HASHED_PX, HASHED_PX), Image.Resampling.BILINEAR, reducing_gap=3)
     pixels = np.asarray(square, dtype=np.float32)
@@ -76,11 +76,11 @@ def describe(rgb: Image.Image) -> Facts:
 
 
 def _read(path: Path, max_file_bytes: int) -> bytes:
-    """A regular file's whole content; the size is looked at first, so that nothing endless is read."""
+    """The content of a regular file; checks type and size first, so that a pipe or a device is never read."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
-            raise DataError("is no regular file")
+            raise DataError("is not a regular file")
         if before.st_size > max_file_bytes:
             raise DataError(f"has {before.st_size} bytes, more than the limit of {max_file_bytes}")
         content = file.read(before.st_size)
@@ -91,28 +91,28 @@ def _read(path: Path, max_file_bytes: int) -> bytes:
 
 
 def _laplacian_variance(rgb: Image.Image) -> float:
-    """How sharp a picture is; Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000."""
-    scale = min(1.0, ANALYSED_PX / max(rgb.size))
-    sides = (max(3, round(rgb.width * scale)), max(3, round(rgb.height * scale)))
-    small = rgb if sides == rgb.size else rgb.resize(sides, Image.Resampling.BOX, reducing_gap=2)
+    """Sharpness; Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000."""
+    scale = min(1.0, SHARPNESS_PX / max(rgb.size))
+    size = (max(3, round(rgb.width * scale)), max(3, round(rgb.height * scale)))
+    small = rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BOX, reducing_gap=2)
     grey = np.asarray(small.convert("L"), dtype=np.float32)
-    around = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1]
-    return float((around - 4 * grey[1:-1, 1:-1]).var())
+    neighbours = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1]
+    return float((neighbours - 4 * grey[1:-1, 1:-1]).var())
 
 
 def main() -> None:
-    """Answer each line of tasks with a line of facts for each, in their order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
+    """For each line of tasks, print the stats of each file, in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and ends this process
     folder, max_file_bytes, max_pixels = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     print("ready", flush=True)
-    told = time.monotonic()
+    flushed_at = time.monotonic()
     for line in sys.stdin:
-        for path, sha256 in json.loads(line):
-            facts = inspect(folder / path, max_file_bytes, max_pixels, sha256)
-            # Several answers at a time: the parent wakes less often, on a core that this process could use.
-            late = time.monotonic() - told > TELL_S
-            print(json.dumps(facts), flush=late)
-            told = time.monotonic() if late else told
+        for path, previous_sha256 in json.loads(line):
+            stats = inspect(folder / path, max_file_bytes, max_pixels, previous_sha256)
+            # Several results per flush: the parent wakes less often, on a core that this process could use.
+            flush = time.monotonic() - flushed_at > FLUSH_INTERVAL_S
+            print(json.dumps(stats), flush=flush)
+            flushed_at = time.monotonic() if flush else flushed_at
         sys.stdout.flush()
 
 

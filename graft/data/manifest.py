@@ -1,4 +1,4 @@
-"""The manifest: the table of images that everything downstream goes by."""
+"""The manifest: the table of images that every later step works on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from graft.config import LimitsConfig
-from graft.data.inspection import NOTHING
-from graft.data.layouts import Listed, list_images
-from graft.data.places import local_folder
+from graft.config.parameters import LimitsConfig
+from graft.data.inspection import EMPTY_STATS
+from graft.data.layouts import ListedImage, list_images
+from graft.data.open_storage import local_folder
 from graft.data.scan_index import ScanIndex
-from graft.data.storage import Ignored, Storage
-from graft.data.workers import Task, inspect_all
+from graft.data.storage import SkippedFiles, Storage
+from graft.data.workers import InspectionTask, inspect_all
 
 COLUMNS = {
     "path": "str",
@@ -37,101 +37,100 @@ COLUMNS = {
     "chroma": "float64",
     "error": "str",
 }
-FACTS = list(NOTHING)
-CHUNK = 4096  # answers that wait as dictionaries, which take ten times the room of a table's rows
+STAT_COLUMNS = list(EMPTY_STATS)
+CHUNK = 4096  # image stats held as dictionaries, which take ten times the memory of a table's rows
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One row an image, sorted by path, and what else lies beside the images.
+    """One row per image, sorted by path, with the columns ``COLUMNS``; and the files that were skipped.
 
     ``root`` is the folder or address that ``path`` is relative to. ``given_split`` is ``train``, ``val``, ``test``
-    or empty; ``given_group`` is what a table says, or empty. Sides are those of the upright image. ``phash`` is a
-    64-bit perceptual hash in hexadecimal; ``brightness`` is the mean grey and ``contrast`` its standard deviation,
-    in 0..255; ``sharpness`` is the variance of the Laplacian at 64 px; ``chroma`` is the mean distance of red and
-    blue from green; ``error`` is empty where the image decoded. ``ignored`` has the columns ``reason, count,
-    examples``.
+    or empty; ``given_group`` is the table's ``group``, or empty. Width and height are those of the upright image.
+    ``phash`` is a 64-bit perceptual hash in hexadecimal; ``brightness`` is the mean grey and ``contrast`` its standard
+    deviation, in 0..255; ``sharpness`` is the variance of the Laplacian at 64 px; ``chroma`` is the mean absolute
+    difference of red and blue from green, in 0..255; ``error`` is empty if the image decoded. ``skipped`` has the
+    columns ``reason, count, examples``.
     """
 
     table: pd.DataFrame
     root: str
-    ignored: pd.DataFrame = field(default_factory=lambda: Ignored().table())
+    skipped: pd.DataFrame = field(default_factory=lambda: SkippedFiles().table())
     empty_classes: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, sorted: their order in every model."""
+        """The class names, sorted: their order in every model."""
         return sorted(self.table["label"].unique())
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of paths, labels, given splits and contents; the place of the folder does not count."""
-        facts = self.table[["path", "label", "given_split", "given_group", "sha256", "error"]]
-        return hashlib.sha256(facts.to_csv(index=False).encode()).hexdigest()
+        """SHA-256 of paths, labels, given splits, groups and contents; independent of ``root``."""
+        columns = ["path", "label", "given_split", "given_group", "sha256", "error"]
+        return hashlib.sha256(self.table[columns].to_csv(index=False).encode()).hexdigest()
 
     def folder(self) -> Path:
-        """The folder on this machine that holds every image that could be read."""
+        """The local folder that holds every readable image; fetches what is missing."""
         return local_folder(self.root, self.table.loc[self.table["sha256"] != "", "path"])
 
 
 def scan(root: str | Path, limits: LimitsConfig | None = None) -> Manifest:
-    """List the images of a folder, a table or an address, and read those that are new or have changed.
+    """List the images of a folder or table, local or remote, and read those that are new or have changed.
 
-    Raises ``DataError`` where there are none. What is wrong with a single image becomes its ``error``.
+    Raises ``DataError`` if there are none. A problem of a single image becomes its ``error``.
     """
     limits = limits or LimitsConfig()
     listing = list_images(str(root))
     index = ScanIndex(f"{listing.storage.address}\0{root}", limits)
-    listed = _listed(listing.images, listing.storage, limits)
-    facts = _facts(listed, index.load(), listing.storage.folder, limits)
-    index.save(facts.assign(path=listed["path"], stamp=listed["stamp"]))
-    table = pd.concat([listed, facts], axis=1)[list(COLUMNS)].astype(COLUMNS)
-    return Manifest(table, listing.storage.address, listing.ignored.table(), listing.empty_classes)
+    records = _image_records(listing.images, listing.storage, limits)
+    stats = _image_stats(records, index.load(), listing.storage.folder, limits)
+    index.save(stats.assign(path=records["path"], stamp=records["stamp"]))
+    table = pd.concat([records, stats], axis=1)[list(COLUMNS)].astype(COLUMNS)
+    return Manifest(table, listing.storage.address, listing.skipped.table(), listing.empty_classes)
 
 
-def _listed(images: Sequence[Listed], storage: Storage, limits: LimitsConfig) -> pd.DataFrame:
-    """What is known of each image before it is opened; ``problem`` where it cannot or must not be."""
-    most = limits.max_file_bytes
-    large = {
-        image.file.path: f"has {image.file.size_bytes} bytes, more than the limit of {most}"
+def _image_records(images: Sequence[ListedImage], storage: Storage, limits: LimitsConfig) -> pd.DataFrame:
+    """Path, label, split, group and stamp of each image; ``problem`` if it cannot or must not be opened."""
+    max_bytes = limits.max_file_bytes
+    too_large = {
+        image.file.path: f"has {image.file.size_bytes} bytes, more than the limit of {max_bytes}"
         for image in images
-        if image.file.size_bytes > most
+        if image.file.size_bytes > max_bytes
     }
-    wanted = [image.file for image in images if image.file.path not in large]
-    problems = large | storage.fetch(wanted)
-    rows = [
+    problems = too_large | storage.fetch([image.file for image in images if image.file.path not in too_large])
+    records = [
         (image.file.path, image.label, image.split, image.group, image.file.stamp,
          image.file.problem or problems.get(image.file.path, ""))
         for image in images
     ]  # fmt: skip
     columns = ["path", "label", "given_split", "given_group", "stamp", "problem"]
-    return pd.DataFrame(rows, columns=columns, dtype="str")
+    return pd.DataFrame(records, columns=columns, dtype="str")
 
 
-def _facts(listed: pd.DataFrame, earlier: pd.DataFrame, folder: Path, limits: LimitsConfig) -> pd.DataFrame:
-    """The facts of each image, in order: those of an earlier scan wherever the content is the same."""
-    before = listed[["path"]].merge(earlier.drop_duplicates("path"), on="path", how="left")
-    bad = listed["problem"] != ""
-    same = (listed["stamp"] == before["stamp"]) & (listed["stamp"] != "") & ~bad
-    unread = listed.index[~same & ~bad]
-    tasks = list(zip(listed["path"][unread], before["sha256"][unread].fillna(""), strict=True))
-    read = _read(folder, tasks, limits).set_index(unread)
-    unchanged = read.index[read["sha256"].isna()]
-    problems = [NOTHING | {"error": problem} for problem in listed["problem"][bad]]
-    found = [
-        before.loc[same | same.index.isin(unchanged), FACTS],
-        read.drop(index=unchanged),
-        pd.DataFrame(problems, index=listed.index[bad], columns=FACTS),
+def _image_stats(records: pd.DataFrame, cached: pd.DataFrame, folder: Path, limits: LimitsConfig) -> pd.DataFrame:
+    """The stats of each image, in order: cached ones if its stamp or its content is the same."""
+    cached = records[["path"]].merge(cached.drop_duplicates("path"), on="path", how="left")
+    bad = records["problem"] != ""
+    same_stamp = (records["stamp"] == cached["stamp"]) & (records["stamp"] != "") & ~bad
+    to_read = records.index[~same_stamp & ~bad]
+    tasks = list(zip(records["path"][to_read], cached["sha256"][to_read].fillna(""), strict=True))
+    read = _read_stats(folder, tasks, limits).set_index(to_read)
+    same_content = read.index[read["sha256"].isna()]
+    problems = [EMPTY_STATS | {"error": problem} for problem in records["problem"][bad]]
+    parts = [
+        cached.loc[same_stamp | same_stamp.index.isin(same_content), STAT_COLUMNS],
+        read.drop(index=same_content),
+        pd.DataFrame(problems, index=records.index[bad], columns=STAT_COLUMNS),
     ]
-    return pd.concat([frame for frame in found if len(frame)]).sort_index()
+    return pd.concat([part for part in parts if len(part)]).sort_index()
 
 
-def _read(folder: Path, tasks: Sequence[Task], limits: LimitsConfig) -> pd.DataFrame:
-    """The facts of each task's file; all missing where its content is the known one."""
-    frames = [pd.DataFrame(columns=FACTS)]
-    hidden = None if tasks else True
-    facts = inspect_all(folder, tasks, limits)
-    waiting = iter(tqdm(facts, total=len(tasks), desc="Reading images", unit="image", disable=hidden))
-    while chunk := list(islice(waiting, CHUNK)):
-        frames.append(pd.DataFrame([row or {} for row in chunk], columns=FACTS))
+def _read_stats(folder: Path, tasks: Sequence[InspectionTask], limits: LimitsConfig) -> pd.DataFrame:
+    """The stats of each task's file; a row of missing values if its content has not changed."""
+    frames = [pd.DataFrame(columns=STAT_COLUMNS)]
+    hide_progress = None if tasks else True  # None: hidden unless the output is a terminal
+    results = inspect_all(folder, tasks, limits)
+    progress = iter(tqdm(results, total=len(tasks), desc="Reading images", unit="image", disable=hide_progress))
+    while chunk := list(islice(progress, CHUNK)):
+        frames.append(pd.DataFrame([stats or {} for stats in chunk], columns=STAT_COLUMNS))
     return pd.concat(frames, ignore_index=True)

@@ -1,4 +1,4 @@
-"""What an earlier scan of the same root found, so that only new and changed files are read again."""
+"""The image stats of an earlier scan of the same root, so that only new and changed files are read again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from graft.cache.files import cache_place, write_whole
-from graft.config import LimitsConfig
+from graft.cache.files import cache_path, write_atomically
+from graft.config.parameters import LimitsConfig
 from graft.data import images, inspection
 
 logger = logging.getLogger(__name__)
@@ -19,52 +19,51 @@ RACY_NS = 2_000_000_000  # some file systems give time stamps no finer than two 
 
 
 class ScanIndex:
-    """The facts of each file by its path, with the stamp that the file had.
+    """Image stats and stamp of each file, by path.
 
-    It is kept by root, limits and the code that inspects: where one of these differs, it begins empty.
+    There is one index for each root, limits and version of the inspecting code; after a change it starts empty.
     """
 
     def __init__(self, root: str, limits: LimitsConfig) -> None:
-        self._place = cache_place("scans", root, limits.model_dump_json(), _code())
-        self._began_ns = time.time_ns()
+        self._path = cache_path("scans", root, limits.model_dump_json(), _code_version())
+        self._started_ns = time.time_ns()
 
     def load(self) -> pd.DataFrame:
-        """The facts of the latest scan with ``path`` and ``stamp``; empty where there is none."""
+        """The latest scan's image stats with ``path`` and ``stamp``; empty if there is none."""
         try:
-            found = pd.read_parquet(self._place)[["path", "stamp", *inspection.NOTHING]]
-            if found.isna().any(axis=None):
-                raise ValueError("it has gaps")
-            return found.astype(
-                {"path": "str", "stamp": "str"} | {k: type(v) for k, v in inspection.NOTHING.items()}
+            table = pd.read_parquet(self._path)[["path", "stamp", *inspection.EMPTY_STATS]]
+            if table.isna().any(axis=None):
+                raise ValueError("it has missing values")
+            return table.astype(
+                {"path": "str", "stamp": "str"} | {k: type(v) for k, v in inspection.EMPTY_STATS.items()}
             )
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError) as error:
-            logger.warning("%s is damaged and will be made anew (%s)", self._place, error)
-        return pd.DataFrame(columns=["path", "stamp", *inspection.NOTHING])
+            logger.warning("%s is damaged and will be rebuilt (%s)", self._path, error)
+        return pd.DataFrame(columns=["path", "stamp", *inspection.EMPTY_STATS])
 
-    def save(self, facts: pd.DataFrame) -> None:
-        """Keep the facts of this scan; without room for them the next scan reads everything again.
+    def save(self, stats: pd.DataFrame) -> None:
+        """Store this scan's image stats; if that fails, the next scan reads everything again.
 
-        A file that changed within two seconds of this scan might change again unseen: it keeps no stamp.
+        A file that changed within two seconds before the scan could change again with the same stamp, so its stamp
+        is dropped.
         """
-        newest = facts["stamp"].str.split("-").map(lambda stamps: max(map(_nanoseconds, stamps[:2]), default=0))
-        settled = facts.assign(stamp=facts["stamp"].mask(newest > self._began_ns - RACY_NS, ""))
+        newest_ns = stats["stamp"].str.split("-").map(lambda stamps: max(map(_nanoseconds, stamps[:2]), default=0))
+        stats = stats.assign(stamp=stats["stamp"].mask(newest_ns > self._started_ns - RACY_NS, ""))
         content = io.BytesIO()
-        settled[facts["sha256"] != ""].to_parquet(content, index=False)
+        stats[stats["sha256"] != ""].to_parquet(content, index=False)
         try:
-            write_whole(self._place, content.getvalue())
+            write_atomically(self._path, content.getvalue())
         except OSError as error:
-            logger.warning(
-                "%s cannot be written (%s): the next scan reads every image", self._place, error.strerror
-            )
+            logger.warning("%s cannot be written (%s): the next scan reads every image", self._path, error.strerror)
 
 
 def _nanoseconds(stamp: str) -> int:
     return int(stamp) if stamp.isdecimal() else 0
 
 
-def _code() -> str:
-    """Whatever a fact could depend on, beside the file and the limits."""
+def _code_version() -> str:
+    """Everything that image stats depend on, besides the file and the limits."""
     sources = [str(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (images, inspection)]
     return "\n".join([*sources, *(version(library) for library in ("pillow", "imagehash", "numpy", "scipy"))])

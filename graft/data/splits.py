@@ -1,9 +1,9 @@
-"""Which images train, which validate, which are held out, and how training images fall into folds.
+"""Splitting images into training, validation and holdout, and training images into folds.
 
-An image's group holds its near duplicates and whatever shares the table's ``group`` with one of them. Groups never
-straddle a boundary. Which side of the holdout an image falls on depends on its own perceptual hash (or on the name
-of its given group) alone, so that no other image can ever move it; where that would part a group, its training
-images are left out.
+An image's group is its near duplicates and all images that share the table's ``group`` with one of them. A group is
+never split across parts or folds. Whether an image is held out depends only on its own perceptual hash (or the name of
+its given group), so adding or removing other images cannot change it; if that splits a group, its training images are
+excluded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from graft.config import SplitConfig
+from graft.config.parameters import SplitConfig
 from graft.data.duplicates import components
 from graft.data.manifest import Manifest
-from graft.data.places import local_folder
+from graft.data.open_storage import local_folder
 from graft.errors import DataError
 
 PARTS = ("train", "validation", "holdout", "excluded")
@@ -27,84 +27,91 @@ PARTS = ("train", "validation", "holdout", "excluded")
 
 @dataclass(frozen=True)
 class Split:
-    """One row an image: ``path, label, sha256, group, part``, sorted by path.
+    """One row per image: ``path, label, sha256, group, part``, sorted by path.
 
-    ``part`` is ``train``, ``validation`` (chooses the best epoch), ``holdout`` (never trained on), or
-    ``excluded`` (of a group that is held out, though itself it is not). ``root`` is the manifest's.
+    ``part`` is ``train``, ``validation`` (selects the best epoch), ``holdout`` (never trained on), or ``excluded``
+    (not used, because others of its group are held out). ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
     root: str
 
     def folder(self) -> Path:
-        """The folder on this machine that holds every image."""
+        """The local folder that holds every image; fetches what is missing."""
         return local_folder(self.root, self.table["path"])
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, sorted: their order in every model."""
+        """The class names, sorted: their order in every model."""
         return sorted(self.table["label"].unique())
 
     @property
-    def unjudged(self) -> list[str]:
-        """The classes of which no image is held out."""
-        return sorted(set(self.classes) - set(self.rows("holdout")["label"]))
+    def classes_without_holdout(self) -> list[str]:
+        """The classes without a held-out image."""
+        return sorted(set(self.classes) - set(self.records("holdout")["label"]))
 
-    def rows(self, *parts: str) -> pd.DataFrame:
-        """The rows of these parts."""
+    def records(self, *parts: str) -> pd.DataFrame:
+        """The images of these parts."""
         return self.table[self.table["part"].isin(parts)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Folds:
-    """One row an image of the parts ``train`` and ``validation``: ``path, label, sha256, part, fold``.
+    """One row per image of the parts ``train`` and ``validation``: ``path, label, sha256, part, fold``.
 
-    In fold k the rows with ``fold == k`` test; of the others, ``part`` says which train and which validate.
+    The images with ``fold == k`` are the test images of fold k; the others train or validate it, as ``part`` says.
     ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
     root: str
 
+    @property
+    def classes(self) -> list[str]:
+        """The class names, sorted."""
+        return sorted(self.table["label"].unique())
+
     def folder(self) -> Path:
-        """The folder on this machine that holds every image."""
+        """The local folder that holds every image; fetches what is missing."""
         return local_folder(self.root, self.table["path"])
 
-    def rows(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Training, validation and test rows of a fold."""
-        inside = self.table["fold"] == fold
-        validates = self.table["part"] == "validation"
-        parts = (~inside & ~validates, ~inside & validates, inside)
-        train, validation, test = (self.table[mask].reset_index(drop=True) for mask in parts)
+    def records(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Training, validation and test images of a fold."""
+        is_test = self.table["fold"] == fold
+        is_validation = self.table["part"] == "validation"
+        masks = (~is_test & ~is_validation, ~is_test & is_validation, is_test)
+        train, validation, test = (self.table[mask].reset_index(drop=True) for mask in masks)
         return train, validation, test
 
 
 def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitConfig) -> Split:
-    """Set images aside by content; raises ``DataError`` where a part would be empty.
+    """Assign each image to a part, by its content; raises ``DataError`` if a part or a training class is empty.
 
-    ``clusters`` numbers the near duplicates of each image that is fit, by path; others are in no part.
+    ``clusters`` is the near-duplicate cluster of each valid image, by path; images without one are left out.
     """
     table = manifest.table[manifest.table["path"].isin(clusters)].reset_index(drop=True)
     key = table["given_group"].where(table["given_group"] != "", table["phash"])
     group = _groups(key, table["path"].map(clusters))
-    given = set(table["given_split"]) & {"val", "test"}
-    part = _given_parts(table["given_split"], given) if given else _drawn_parts(key, config.holdout_fraction)
+    if {"val", "test"} & set(table["given_split"]):
+        part = _parts_from_splits(table["given_split"])
+    else:
+        part = _parts_by_hash(key, config.holdout_fraction)
     if config.on_leak == "exclude":
-        part = _without_leaks(part, group)
+        part = _exclude_leaks(part, group)
     if "validation" not in set(part):
-        drawn = group.map(lambda name: position(name, "validation")) < config.validation_fraction
-        part = part.mask((part == "train") & drawn, "validation")
+        validates = group.map(lambda name: hash_fraction(name, "validation")) < config.validation_fraction
+        part = part.mask((part == "train") & validates, "validation")
     split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part), manifest.root)
-    _refuse_empty(split)
+    _check_parts_not_empty(split)
     return split
 
 
-def cut_folds(split: Split, folds: int, seed: int) -> Folds:
-    """Cut the images that are not held out into stratified folds of whole groups.
+def make_folds(split: Split, folds: int, seed: int) -> Folds:
+    """Assign the training and validation images to stratified folds of whole groups.
 
-    Raises ``DataError`` where a class has fewer groups than folds.
+    Raises ``DataError`` if a class has fewer groups than folds, or a fold lacks training or validation images.
     """
-    table = split.rows("train", "validation").sort_values(["sha256", "path"], ignore_index=True)
+    table = split.records("train", "validation").sort_values(["sha256", "path"], ignore_index=True)
     groups = table.groupby("label")["group"].nunique()
     if (groups < folds).any():
         label = str(groups.idxmin())
@@ -112,81 +119,79 @@ def cut_folds(split: Split, folds: int, seed: int) -> Folds:
             f"class {label!r} has {groups[label]} distinct training images, fewer than the {folds} folds; "
             f"add images or lower cross_validation.folds."
         )
-    cutter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold = pd.Series(0, index=table.index)
-    for number, (_, test) in enumerate(cutter.split(table, table["label"], table["group"])):
+    for number, (_, test) in enumerate(splitter.split(table, table["label"], table["group"])):
         fold.iloc[test] = number
     table = table[["path", "label", "sha256", "part"]].assign(fold=fold)
-    cut = Folds(table.sort_values("path", ignore_index=True), split.root)
+    result = Folds(table.sort_values("path", ignore_index=True), split.root)
     for number in range(folds):
-        _refuse_thin(cut, number)
-    return cut
+        _check_fold(result, number)
+    return result
 
 
-def position(group: str, purpose: str) -> float:
-    """Where a group stands in 0..1 for a purpose: a hash, so no other image can move it."""
+def hash_fraction(group: str, purpose: str) -> float:
+    """A group's name and a purpose hashed to a number in 0..1: independent of all other images."""
     digest = hashlib.sha256(f"{purpose}:{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _groups(key: pd.Series, cluster: pd.Series) -> pd.Series:
-    """Join what shares a key or a cluster; a group is named by the first of its keys."""
+    """Group images that share a key or a cluster, directly or through others; named by the smallest of its keys."""
     keys, clusters = pd.factorize(key)[0], pd.factorize(cluster)[0]
     first = max(keys, default=-1) + 1  # the number of the first cluster, after those of the keys
-    joined = components(int(first + max(clusters, default=-1) + 1), keys, clusters + first)
-    return key.groupby(joined[keys]).transform("min")
+    component = components(int(first + max(clusters, default=-1) + 1), keys, clusters + first)
+    return key.groupby(component[keys]).transform("min")
 
 
-def _drawn_parts(key: pd.Series, fraction: float) -> pd.Series:
-    held_out = key.map(lambda name: position(name, "holdout")) < fraction
+def _parts_by_hash(key: pd.Series, fraction: float) -> pd.Series:
+    held_out = key.map(lambda name: hash_fraction(name, "holdout")) < fraction
     return pd.Series("train", index=key.index).mask(held_out, "holdout")
 
 
-def _given_parts(given_split: pd.Series, given: set[str]) -> pd.Series:
-    """``val/`` is the holdout; where ``test/`` is given too, that is, and ``val/`` validates."""
+def _parts_from_splits(given_split: pd.Series) -> pd.Series:
+    """``val`` is the holdout; if ``test`` is given too, ``test`` is the holdout and ``val`` the validation part."""
     names = {
         "": "train",
         "train": "train",
-        "val": "validation" if "test" in given else "holdout",
+        "val": "validation" if "test" in set(given_split) else "holdout",
         "test": "holdout",
     }
     return given_split.map(names)
 
 
-def _without_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
-    """Leave out of training what is grouped with a held-out or a given validation image."""
+def _exclude_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
+    """Exclude from training the images whose group has a held-out or a given validation image."""
     for outer, inner in (("holdout", ["train", "validation"]), ("validation", ["train"])):
         groups = set(group[part == outer])
         part = part.mask(group.isin(groups) & part.isin(inner), "excluded")
     return part
 
 
-def _refuse_empty(split: Split) -> None:
-    excluded = len(split.rows("excluded"))
+def _check_parts_not_empty(split: Split) -> None:
+    excluded = len(split.records("excluded"))
     hint = (
-        f"; {excluded} images are left out since near duplicates of them are held out: lower "
+        f"; {excluded} images are left out because near duplicates of them are held out: lower "
         f"data.validation.near_duplicate_bits, or set data.split.on_leak to keep"
         if excluded
         else ""
     )
     for part in ("train", "validation", "holdout"):
-        if split.rows(part).empty:
+        if split.records(part).empty:
             fraction = "validation" if part == "validation" else "holdout"
             raise DataError(
-                f"the {part} part holds no image; add images, or change data.split.{fraction}_fraction{hint}."
+                f"the {part} part has no image; add images, or change data.split.{fraction}_fraction{hint}."
             )
-    if missing := set(split.classes) - set(split.rows("train")["label"]):
+    if missing := set(split.classes) - set(split.records("train")["label"]):
         raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it{hint}.")
 
 
-def _refuse_thin(folds: Folds, number: int) -> None:
-    train, validation, _ = folds.rows(number)
+def _check_fold(folds: Folds, number: int) -> None:
+    train, validation, _ = folds.records(number)
     if missing := set(folds.table["label"]) - set(train["label"]):
         raise DataError(
             f"fold {number} has no training image of class {sorted(missing)[0]!r}; add images of it, "
             f"or change cross_validation.folds."
         )
     if validation.empty:
-        raise DataError(
-            f"fold {number} has no validation image; add images, or raise data.split.validation_fraction."
-        )
+        raise DataError(f"fold {number} has no validation image; add images, or raise data.split.validation_fraction.")

@@ -1,4 +1,4 @@
-"""Small pictures for reports."""
+"""Thumbnails for reports."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from graft.errors import DataError
 SIDE_PX = 160
 
 
-def small(path: Path) -> Image.Image | None:
-    """The picture with at most 160 px a side; None where the file cannot be shown."""
+def load_thumbnail(path: Path) -> Image.Image | None:
+    """The image with sides of at most 160 px; None if the file cannot be decoded."""
     try:
-        image = decode(path.read_bytes(), at_least=SIDE_PX).rgb
+        image = decode(path.read_bytes(), min_side_px=SIDE_PX).rgb
     except (DataError, OSError):
         return None
     image.thumbnail((SIDE_PX, SIDE_PX))
     return image
 
 
-def thumbnail(path: Path) -> bytes | None:
-    """The same as a JPEG."""
-    if (image := small(path)) is None:
+def thumbnail_jpeg(path: Path) -> bytes | None:
+    """``load_thumbnail`` encoded as JPEG."""
+    if (image := load_thumbnail(path)) is None:
         return None
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)

@@ -1,4 +1,4 @@
-"""Are these images fit to train on? Great Expectations judges the manifest; nothing is changed."""
+"""Validates a manifest with Great Expectations; changes no image."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from graft.config import BadImagesConfig, ValidationConfig
-from graft.data.duplicates import clusters
+from graft.config.image_sources import EXTENSIONS
+from graft.config.parameters import BadImagesConfig, ValidationConfig
+from graft.data.duplicates import cluster_duplicates
+from graft.data.expectation_runner import ExpectationRunner
 from graft.data.expectations import (
     Check,
     class_checks,
     collection_checks,
     file_checks,
+    image_checks,
     label_checks,
-    picture_checks,
 )
-from graft.data.images import EXTENSIONS
-from graft.data.judge import Judge
 from graft.data.manifest import Manifest
-from graft.data.thumbnails import thumbnail
-from graft.data.validation_report import Outcome, ValidationReport
-from graft.errors import shown
+from graft.data.thumbnails import thumbnail_jpeg
+from graft.data.validation_report import CheckResult, ValidationReport
+from graft.errors import printable
 
 EXAMPLES = 3
 DETAILS = {
@@ -34,99 +34,107 @@ DETAILS = {
     "aspect_ratio": "{:.3g} to 1",
     "contrast": "contrast {:.3g}",
 }
-GREY_CHROMA = 2.0  # a grey picture saved in colour has less, the dullest of colour photographs more
+GREY_CHROMA = 2.0  # a grey image saved in colour has less, even a dull colour photograph has more
 
 
-def validate(
+def validate_images(
     manifest: Manifest, config: ValidationConfig, folds: int = 1, bad_images: BadImagesConfig | None = None
 ) -> ValidationReport:
-    """Judge files, pictures and labels, each on what the last left, then what remains beside each other.
+    """Check files, images and labels one after the other, each without earlier failures; then the rest as a whole.
 
-    ``folds`` is into how many folds the training images of each class must be cut.
+    ``folds`` is the number of folds: each class needs as many distinct training images.
     """
-    trial = _Trial(manifest.table)
-    trial.leave_out("files", lambda table: table, file_checks(config))
-    trial.leave_out("pictures", _shaped, picture_checks(config))
-    trial.leave_out("labels", _labelled, label_checks(config))
-    left = trial.left.assign(cluster=clusters(trial.left["phash"], config.near_duplicate_bits))
-    trial.judge("collection", _compared(left), collection_checks(config))
-    classes = _classes(left, sorted({*manifest.classes, *manifest.empty_classes}))
-    trial.judge("classes", classes, class_checks(config, folds, classes))
+    run = _ValidationRun(manifest.table)
+    run.quarantine_failures("files", lambda table: table, file_checks(config))
+    run.quarantine_failures("images", _with_sides, image_checks(config))
+    run.quarantine_failures("labels", _with_label_counts, label_checks(config))
+    valid = run.valid.assign(cluster=cluster_duplicates(run.valid["phash"], config.near_duplicate_bits))
+    run.run_suite("collection", _with_comparisons(valid), collection_checks(config))
+    classes = _class_table(valid, sorted({*manifest.classes, *manifest.empty_classes}))
+    run.run_suite("classes", classes, class_checks(config, folds, classes))
 
-    rows = manifest.table[["path", "label", "given_split", "width_px", "height_px", "sha256", "phash"]]
-    rows = rows.assign(reason=trial.reasons, detail=trial.details, cluster=left["cluster"])
-    rows = rows.assign(cluster=rows["cluster"].fillna(-1).astype("int64"))
+    table = manifest.table[["path", "label", "given_split", "width_px", "height_px", "sha256", "phash"]]
+    table = table.assign(reason=run.reasons, detail=run.details, cluster=valid["cluster"])
+    table = table.assign(cluster=table["cluster"].fillna(-1).astype("int64"))
     counts = {str(label): int(count) for label, count in zip(classes["label"], classes["images"], strict=True)}
-    refusals = _refusals(trial.outcomes, rows, bad_images or BadImagesConfig())
-    report = ValidationReport(trial.outcomes, refusals, rows, counts, manifest.ignored, {}, trial.raw)
+    blocking_errors = _blocking_errors(run.check_results, table, bad_images or BadImagesConfig())
+    report = ValidationReport(run.check_results, blocking_errors, table, counts, manifest.skipped, {}, run.raw)
     folder = manifest.folder()
-    pictures = {path: thumbnail(folder / path) for path in report.shown_paths()}
-    report.thumbnails.update({path: picture for path, picture in pictures.items() if picture})
+    thumbnails = {path: thumbnail_jpeg(folder / path) for path in report.thumbnail_paths()}
+    report.thumbnails.update({path: jpeg for path, jpeg in thumbnails.items() if jpeg})
     return report
 
 
-def _refusals(outcomes: list[Outcome], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:
-    left_out, images = table[table["reason"] != ""], len(table)
-    rows = left_out.head(EXAMPLES)
+def _blocking_errors(check_results: list[CheckResult], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:
+    quarantined = table[table["reason"] != ""]
+    first = quarantined.head(EXAMPLES)
     examples = ", ".join(
-        f"{shown(path)}: {reason}" for path, reason in zip(rows["path"], rows["reason"], strict=True)
+        f"{printable(path)}: {reason}" for path, reason in zip(first["path"], first["reason"], strict=True)
     )
-    keys = [one.full_key for one in outcomes if one.severity == "quarantine" and not one.passed and one.key]
-    found = f"{len(left_out)} of {images} are ({examples}): replace or remove them, or"
-    reasons = []
-    if config.on_bad_images == "fail" and len(left_out):
-        reasons = [f"No image may be bad, but {found} set data.on_bad_images to quarantine."]
-    elif len(left_out) > config.max_quarantined_fraction * images:
-        most, relax = 100 * config.max_quarantined_fraction, ", ".join([*keys, "data.max_quarantined_fraction"])
-        reasons = [f"At most {most:g} % of the images may be bad, but {found} relax one of {relax}."]
-    return reasons + [one.sentence for one in outcomes if one.severity == "critical" and not one.passed]
+    observed = f"{len(quarantined)} of {len(table)} are ({examples}): replace or remove them, or"
+    errors = []
+    if config.on_bad_images == "fail" and len(quarantined):
+        errors = [f"No image may be bad, but {observed} set data.on_bad_images to quarantine."]
+    elif len(quarantined) > config.max_quarantined_fraction * len(table):
+        keys = [
+            result.full_config_key
+            for result in check_results
+            if result.severity == "quarantine" and not result.passed and result.config_key
+        ]
+        relax = ", ".join([*keys, "data.max_quarantined_fraction"])
+        max_percent = 100 * config.max_quarantined_fraction
+        errors = [f"At most {max_percent:g} % of the images may be bad, but {observed} relax one of {relax}."]
+    critical = [result for result in check_results if result.severity == "critical" and not result.passed]
+    return errors + [result.message for result in critical]
 
 
-class _Trial:
-    """One suite after the other, each on the images that are left."""
+class _ValidationRun:
+    """Runs suites one after the other; ``valid`` holds the images not yet quarantined."""
 
     def __init__(self, table: pd.DataFrame) -> None:
-        self.left = table
+        self.valid = table
         self.reasons = pd.Series("", index=table.index, dtype="str")
         self.details = pd.Series("", index=table.index, dtype="str")
-        self.outcomes: list[Outcome] = []
+        self.check_results: list[CheckResult] = []
         self.raw: list[dict[str, Any]] = []
-        self._judge = Judge()
+        self._runner = ExpectationRunner()
 
-    def judge(self, suite: str, table: pd.DataFrame, checks: list[Check]) -> list[Outcome]:
-        """Judge a table."""
-        outcomes, raw = self._judge(suite, table, checks)
-        self.outcomes += outcomes
+    def run_suite(self, suite: str, table: pd.DataFrame, checks: list[Check]) -> list[CheckResult]:
+        """Check a table."""
+        check_results, raw = self._runner.run(suite, table, checks)
+        self.check_results += check_results
         self.raw.append(raw)
-        return outcomes
+        return check_results
 
-    def leave_out(self, suite: str, derive: Callable[[pd.DataFrame], pd.DataFrame], checks: list[Check]) -> None:
-        """Judge the images that are left, with derived columns, and leave out those that fail."""
-        table = derive(self.left)
-        for outcome, check in zip(self.judge(suite, table, checks), checks, strict=True):
-            if outcome.severity == "quarantine":
-                failing = table[table["path"].isin(outcome.failing) & (self.reasons[table.index] == "")]
-                self.reasons[failing.index] = outcome.name
+    def quarantine_failures(
+        self, suite: str, derive: Callable[[pd.DataFrame], pd.DataFrame], checks: list[Check]
+    ) -> None:
+        """Check the valid images, with the columns that ``derive`` adds, and quarantine those that fail."""
+        table = derive(self.valid)
+        for result, check in zip(self.run_suite(suite, table, checks), checks, strict=True):
+            if result.severity == "quarantine":
+                failing = table[table["path"].isin(result.failing) & (self.reasons[table.index] == "")]
+                self.reasons[failing.index] = result.name
                 self.details[failing.index] = np.array(_details(failing, check), dtype=object)
-        self.left = self.left[self.reasons[self.left.index] == ""]
+        self.valid = self.valid[self.reasons[self.valid.index] == ""]
 
 
-def _shaped(table: pd.DataFrame) -> pd.DataFrame:
+def _with_sides(table: pd.DataFrame) -> pd.DataFrame:
     sides = table[["width_px", "height_px"]]
     short = sides.min(axis=1)
     return table.assign(short_side_px=short, aspect_ratio=sides.max(axis=1) / short.clip(lower=1))
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def _with_label_counts(table: pd.DataFrame) -> pd.DataFrame:
     labels = table.groupby("sha256")["label"]
     return table.assign(
-        labels_of_picture=labels.transform("nunique"),
-        labels_found=table["sha256"].map(labels.agg(lambda found: ", ".join(sorted(set(found))))),
+        label_count=labels.transform("nunique"),
+        all_labels=table["sha256"].map(labels.agg(lambda group: ", ".join(sorted(set(group))))),
     )
 
 
-def _compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Each image beside the others: how far it is from the usual, and what else shows the same."""
+def _with_comparisons(table: pd.DataFrame) -> pd.DataFrame:
+    """Each image compared with the others: its size and colour with the majority, its cluster with other clusters."""
     area = table["width_px"] * table["height_px"].astype("float64")
     factor = area / area.median()
     grey = table["chroma"] < GREY_CHROMA
@@ -134,36 +142,36 @@ def _compared(table: pd.DataFrame) -> pd.DataFrame:
     split = table["given_split"].replace("", "train")
     return table.assign(
         size_factor=np.maximum(factor, 1 / factor.clip(lower=1e-12)),
-        named_format=table["path"].map(_named_format).where(lambda named: named != "", table["format"]),
-        odd_colour=(grey != (grey.mean() > 0.5)).astype("int64"),
-        pictures_of_cluster=cluster["sha256"].transform("nunique"),
-        labels_of_cluster=cluster["label"].transform("nunique"),
-        splits_of_cluster=split.groupby(table["cluster"]).transform("nunique"),
+        extension_format=table["path"].map(_extension_format).where(lambda name: name != "", table["format"]),
+        colour_outlier=(grey != (grey.mean() > 0.5)).astype("int64"),
+        cluster_image_count=cluster["sha256"].transform("nunique"),
+        cluster_label_count=cluster["label"].transform("nunique"),
+        cluster_split_count=split.groupby(table["cluster"]).transform("nunique"),
     )
 
 
-def _classes(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """One row a class, those without an image included."""
+def _class_table(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """One row per class, including classes without an image."""
     trains = table[table["given_split"].isin(["", "train"])]
     grey = (table["chroma"] < GREY_CHROMA).astype("float64").groupby(table["label"]).mean()
     columns = {
         "images": table["label"].value_counts(),
-        "distinct_to_train": trains.groupby("label")["cluster"].nunique(),
-        "grey_above_least": grey.sub(grey.min()),
+        "distinct_training_images": trains.groupby("label")["cluster"].nunique(),
+        "grey_gap": grey.sub(grey.min()),
     }
-    frame = pd.DataFrame(columns, index=pd.Index(labels, name="label")).fillna(0).reset_index()
-    plain = frame["label"].map(lambda label: unicodedata.normalize("NFKC", label).casefold().strip())
-    return frame.assign(plain_name=plain)
+    classes = pd.DataFrame(columns, index=pd.Index(labels, name="label")).fillna(0).reset_index()
+    normalized = classes["label"].map(lambda label: unicodedata.normalize("NFKC", label).casefold().strip())
+    return classes.assign(normalized_name=normalized)
 
 
-def _named_format(path: str) -> str:
-    """The format that a file's extension names; empty where it names none."""
+def _extension_format(path: str) -> str:
+    """The format of a file's extension; empty if the extension is unknown."""
     return EXTENSIONS.get(PurePosixPath(path).suffix.lower(), "")
 
 
 def _details(failing: pd.DataFrame, check: Check) -> list[str]:
-    """What was found in each failing row, in the column that the check looks at."""
+    """The value of each failing row in the column that is checked."""
     column = str(check.expectation.column)
-    if column == "labels_of_picture":
-        return [f"found as {labels}" for labels in failing["labels_found"]]
+    if column == "label_count":
+        return [f"labelled {labels}" for labels in failing["all_labels"]]
     return [DETAILS.get(column, "{}").format(value) for value in failing[column]]

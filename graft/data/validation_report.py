@@ -1,4 +1,4 @@
-"""What a validation found: the outcome of each check, what is left out and why, and whether the rest is fit."""
+"""The result of a validation: the result of each check, the images left out, and why training must not start."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ CLUSTER_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one check; ``failing`` names the images or classes, where it is about single ones."""
+class CheckResult:
+    """The result of one check; ``failing`` names the images or classes that fail, if it is about single ones."""
 
     name: str
-    asks: str
+    requirement: str
     severity: str
-    key: str
-    advice: str
+    config_key: str
+    hint: str
     passed: bool
-    found: str
+    observed: str
     failing: list[str]
 
     @property
-    def full_key(self) -> str:
-        """The key as it stands below ``parameters``."""
-        return self.key if "." in self.key else f"data.validation.{self.key}"
+    def full_config_key(self) -> str:
+        """The key below ``parameters``."""
+        return self.config_key if "." in self.config_key else f"data.validation.{self.config_key}"
 
     @property
-    def demand(self) -> str:
-        """What is asked, as a sentence begins."""
-        return f"{self.asks[0].upper()}{self.asks[1:]}"
+    def capitalized_requirement(self) -> str:
+        """The requirement as the start of a sentence."""
+        return f"{self.requirement[0].upper()}{self.requirement[1:]}"
 
     @property
-    def sentence(self) -> str:
-        """What is asked, what was found, what to do, which key relaxes it."""
-        relax = f", or relax {self.full_key}" if self.key else ""
-        return f"{self.demand}, but {self.found}: {self.advice}{relax}."
+    def message(self) -> str:
+        """A sentence: the requirement, the observation, what to do, which key relaxes the check."""
+        relax = f", or relax {self.full_config_key}" if self.config_key else ""
+        return f"{self.capitalized_requirement}, but {self.observed}: {self.hint}{relax}."
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,19 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All outcomes, the sentences for which the images are not fit to train on, and one row an image.
+    """All check results, the reasons not to train on these images, and a table with one row per image.
 
-    Its columns are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail, cluster``.
-
-    ``reason`` says why an image is left out, and is empty where it is not; ``cluster`` numbers near duplicates,
-    and is -1 where an image is left out. ``ignored`` is the manifest's; ``thumbnails`` holds a JPEG by path of
-    the images that a report shows, where it can be made; ``raw`` is what the library said of each suite.
+    The columns of ``table`` are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail,
+    cluster``. ``reason`` is the check for which an image is left out, or empty; ``cluster`` numbers near duplicates,
+    and is -1 if the image is left out. ``skipped`` is the manifest's. ``thumbnails`` are JPEGs by path, of the images
+    that a report shows. ``raw`` is the library's own result of each suite.
     """
 
-    outcomes: list[Outcome]
-    refusals: list[str]
+    check_results: list[CheckResult]
+    blocking_errors: list[str]
     table: pd.DataFrame
     images_per_class: dict[str, int]
-    ignored: pd.DataFrame
+    skipped: pd.DataFrame
     thumbnails: dict[str, bytes]
     raw: list[dict[str, Any]]
 
@@ -79,38 +78,38 @@ class ValidationReport:
 
     @property
     def clusters(self) -> dict[str, int]:
-        """The cluster of near duplicates of each image that is not left out, by path."""
-        fit = self.table[self.table["reason"] == ""]
-        return dict(zip(fit["path"], fit["cluster"], strict=True))
+        """The near-duplicate cluster of each image that is not left out, by path."""
+        valid = self.table[self.table["reason"] == ""]
+        return dict(zip(valid["path"], valid["cluster"], strict=True))
 
     def duplicates(self) -> pd.DataFrame:
-        """The rows of clusters of more than one image; those of several labels or given splits first."""
-        fit = self.table[self.table["reason"] == ""]
-        cluster = fit.groupby("cluster")
-        split = fit["given_split"].replace("", "train").groupby(fit["cluster"])
+        """The images of clusters of more than one image; clusters of several labels or given splits first."""
+        valid = self.table[self.table["reason"] == ""]
+        cluster = valid.groupby("cluster")
+        split = valid["given_split"].replace("", "train").groupby(valid["cluster"])
         mixed = np.maximum(cluster["label"].transform("nunique"), split.transform("nunique"))
-        fit = fit.assign(size=cluster["path"].transform("size"), mixed=mixed)
-        order = fit.sort_values(["mixed", "size", "cluster", "path"], ascending=[False, False, True, True])
-        return order[order["size"] > 1].drop(columns=["size", "mixed"])
+        valid = valid.assign(size=cluster["path"].transform("size"), mixed=mixed)
+        ordered = valid.sort_values(["mixed", "size", "cluster", "path"], ascending=[False, False, True, True])
+        return ordered[ordered["size"] > 1].drop(columns=["size", "mixed"])
 
-    def shown_paths(self) -> list[str]:
-        """The images of which a report shows a picture: the first that fail each check, the first duplicates.
+    def thumbnail_paths(self) -> list[str]:
+        """The images that a report shows: the first that fail each check, and the first duplicates.
 
-        None that did not decode: whatever opens it again may hang.
+        Without images that did not decode: opening them again may hang.
         """
-        failing = [path for outcome in self.outcomes for path in outcome.failing[:SHEET_IMAGES]]
+        failing = [path for result in self.check_results for path in result.failing[:SHEET_IMAGES]]
         left_out = self.quarantine.groupby("reason").head(SHEET_IMAGES)["path"]
-        several = self.duplicates().groupby("cluster", sort=False).head(CLUSTER_IMAGES)["path"]
-        images = set(self.table.loc[self.table["phash"] != "", "path"])
-        wanted = dict.fromkeys([*failing, *left_out, *several[: SHEET_CLUSTERS * CLUSTER_IMAGES]])
-        return [path for path in wanted if path in images]
+        duplicates = self.duplicates().groupby("cluster", sort=False).head(CLUSTER_IMAGES)["path"]
+        decoded = set(self.table.loc[self.table["phash"] != "", "path"])
+        paths = dict.fromkeys([*failing, *left_out, *duplicates[: SHEET_CLUSTERS * CLUSTER_IMAGES]])
+        return [path for path in paths if path in decoded]
 
-    def failed(self, severity: str) -> list[Outcome]:
+    def failed(self, severity: str) -> list[CheckResult]:
         """The checks of a severity that did not pass."""
-        return [outcome for outcome in self.outcomes if outcome.severity == severity and not outcome.passed]
+        return [result for result in self.check_results if result.severity == severity and not result.passed]
 
 
-def require_fit(report: ValidationReport) -> None:
+def check_blocking_errors(report: ValidationReport) -> None:
     """Raise ``DataError`` with one sentence for each reason not to train on these images."""
-    if report.refusals:
-        raise DataError(" ".join(report.refusals))
+    if report.blocking_errors:
+        raise DataError(" ".join(report.blocking_errors))

@@ -1,7 +1,7 @@
-"""Processes that inspect images, each of which may hang or die without harm to the others.
+"""A pool of processes that inspect images; one may hang or die without affecting the others.
 
-They are plain programs, not a ``multiprocessing`` pool: a fork of a process with threads may deadlock, a spawn
-imports the whole command line again in each process, and neither can say which file a process died of.
+Plain subprocesses instead of a ``multiprocessing`` pool: forking a process with threads may deadlock, spawning imports
+the whole command line again in each process, and neither reports which file killed a process.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from graft.config import LimitsConfig
-from graft.data.inspection import NOTHING, Facts
+from graft.config.parameters import LimitsConfig
+from graft.data.inspection import EMPTY_STATS, ImageStats
 from graft.errors import GraftError
 
 BATCH = 64
-START_S = 60.0
+STARTUP_TIMEOUT_S = 60.0
 PROGRAM = "graft.data.inspection"
-PACKAGES = Path(__file__).parents[2]
+IMPORT_ROOT = Path(__file__).parents[2]
 
-Task = tuple[str, str]  # a path, and the SHA-256 of what the file held before, or ""
+InspectionTask = tuple[str, str]  # a path, and the SHA-256 of its previous content, or ""
 
 
-def inspect_all(folder: Path, tasks: Sequence[Task], limits: LimitsConfig) -> Iterator[Facts | None]:
-    """The facts of each file in the order of the tasks, on all cores; None for one that has not changed."""
+def inspect_all(folder: Path, tasks: Sequence[InspectionTask], limits: LimitsConfig) -> Iterator[ImageStats | None]:
+    """The stats of each file, in the order of the tasks, on all cores; None if the content has not changed."""
     batches = [tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH)]
-    with Inspectors(folder, limits, min(cores(), len(batches))) as inspectors:
-        for facts in inspectors.map(batches):
-            yield from facts
+    with InspectionPool(folder, limits, min(cores(), len(batches))) as pool:
+        for stats in pool.map(batches):
+            yield from stats
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class Inspectors:
-    """Some inspecting processes, and a thread for each that talks to it."""
+class InspectionPool:
+    """``count`` inspecting processes, each served by a thread."""
 
     def __init__(self, folder: Path, limits: LimitsConfig, count: int) -> None:
         self._workers = [_Worker(folder, limits) for _ in range(count)]
@@ -56,11 +56,11 @@ class Inspectors:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(max(1, count))
 
-    def map(self, batches: Sequence[Sequence[Task]]) -> Iterator[list[Facts | None]]:
-        """The facts of each batch, in order."""
+    def map(self, batches: Sequence[Sequence[InspectionTask]]) -> Iterator[list[ImageStats | None]]:
+        """The stats of each batch, in order."""
         return self._threads.map(self._inspect, batches)
 
-    def _inspect(self, batch: Sequence[Task]) -> list[Facts | None]:
+    def _inspect(self, batch: Sequence[InspectionTask]) -> list[ImageStats | None]:
         worker = self._idle.get()
         try:
             return worker.inspect(batch)
@@ -74,14 +74,14 @@ class Inspectors:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers if error else ():
-            worker.abandon()
+            worker.cancel()
         self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.stop()
 
 
 class _Worker:
-    """One process of ``graft.data.inspection``, started anew whenever a file has cost it its life."""
+    """One process of ``graft.data.inspection``, restarted after a file has killed or hung it."""
 
     def __init__(self, folder: Path, limits: LimitsConfig) -> None:
         self._command = [
@@ -90,91 +90,91 @@ class _Worker:
         ]  # fmt: skip
         self._max_seconds = limits.max_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._unread = b""
-        self._abandoned = False
+        self._buffer = b""
+        self._cancelled = False
 
-    def inspect(self, batch: Sequence[Task]) -> list[Facts | None]:
-        """The facts of each file; one that takes too long or kills the process has that as its ``error``.
+    def inspect(self, batch: Sequence[InspectionTask]) -> list[ImageStats | None]:
+        """The stats of each file; if it takes too long or kills the process, that is its ``error``.
 
-        The process gives several answers at a time. Where it ends before, what it had not given is asked again,
-        one file at a time, so that the file to blame is known.
+        The process flushes several results at a time, so when it ends, the results that were not received are
+        requested again file by file: that shows which file is responsible.
         """
-        answers: list[Facts | None] = []
-        at_a_time = len(batch)
-        while len(answers) < len(batch):
-            asked = batch[len(answers) :][:at_a_time]
+        results: list[ImageStats | None] = []
+        chunk_size = len(batch)
+        while len(results) < len(batch):
+            chunk = batch[len(results) :][:chunk_size]
             if self._process is None:
                 self._start()
             try:
-                self._send(asked)
-                for _ in asked:
-                    answers.append(json.loads(self._line(self._max_seconds)))
+                self._send(chunk)
+                for _ in chunk:
+                    results.append(json.loads(self._read_line(self._max_seconds)))
             except (TimeoutError, EOFError, BrokenPipeError) as error:
                 reason = self._end(error)
-                if len(asked) == 1:
-                    answers.append(NOTHING | {"error": reason})
-                at_a_time = 1
-        return answers
+                if len(chunk) == 1:
+                    results.append(EMPTY_STATS | {"error": reason})
+                chunk_size = 1
+        return results
 
-    def abandon(self) -> None:
-        """Let the thread that talks to the process find it ended, and start no other; for any thread to call."""
-        self._abandoned = True
+    def cancel(self) -> None:
+        """Kill the process and let none be started again; may be called from any thread."""
+        self._cancelled = True
         if (process := self._process) is not None:
             process.kill()
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
     def _start(self) -> None:
-        if self._abandoned:
-            raise GraftError("reading the images was stopped.")
-        paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        if self._cancelled:
+            raise GraftError("reading the images was cancelled.")
+        paths = [str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
-        self._unread = b""
+        self._buffer = b""
         try:
-            self._line(START_S)
+            self._read_line(STARTUP_TIMEOUT_S)
         except (TimeoutError, EOFError) as error:
             self.stop()
             raise GraftError(
-                f"no process that reads images could be started; `python -m {PROGRAM} . 1 1` says why."
+                f"no process that reads images could be started; run `python -m {PROGRAM} . 1 1` to see why."
             ) from error
 
-    def _send(self, tasks: Sequence[Task]) -> None:
+    def _send(self, tasks: Sequence[InspectionTask]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(tasks).encode() + b"\n")
         self._process.stdin.flush()
 
-    def _line(self, seconds: float) -> bytes:
-        """The next line of output; raises ``TimeoutError``, or ``EOFError`` where the process has ended."""
+    def _read_line(self, timeout_s: float) -> bytes:
+        """The next line of output; raises ``TimeoutError``, or ``EOFError`` if the process has ended."""
         assert self._process is not None
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
-        waiting = select.poll()
-        waiting.register(output, select.POLLIN)
-        while b"\n" not in self._unread:
-            if not waiting.poll(seconds * 1000):
+        poller = select.poll()
+        poller.register(output, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poller.poll(timeout_s * 1000):
                 raise TimeoutError
-            more = os.read(output, 1 << 16)
-            if not more:
+            received = os.read(output, 1 << 16)
+            if not received:
                 raise EOFError
-            self._unread += more
-        line, self._unread = self._unread.split(b"\n", 1)
+            self._buffer += received
+        line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 
     def _end(self, error: Exception) -> str:
-        """Make sure that the process has ended; returns why it had to."""
+        """End the process if it still runs; returns the reason."""
         assert self._process is not None
         if isinstance(error, TimeoutError):
             self.stop()
             return f"takes longer than {self._max_seconds:g} s to decode"
         code = self._process.wait()
         self.stop()
-        return f"ends the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        return f"crashes the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

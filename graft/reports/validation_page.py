@@ -1,4 +1,4 @@
-"""The report of a validation as one page that needs no network."""
+"""The validation report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from itertools import islice
 
 import pandas as pd
 
-from graft.data.duplicates import distance
-from graft.data.validation_report import CLUSTER_IMAGES, SHEET_CLUSTERS, SHEET_IMAGES, Outcome, ValidationReport
+from graft.data.duplicates import hamming_distance
+from graft.data.validation_report import (
+    CLUSTER_IMAGES,
+    SHEET_CLUSTERS,
+    SHEET_IMAGES,
+    CheckResult,
+    ValidationReport,
+)
 from graft.reports.figures import as_png, class_histogram, image_sizes
 from graft.reports.pages import LISTED, embedded, render
 
@@ -20,9 +26,9 @@ CLUSTERED = frozenset(
 
 @dataclass(frozen=True)
 class Tile:
-    """One image on a contact sheet."""
+    """One image on a contact sheet; ``image`` is a data URL, or empty if there is no thumbnail."""
 
-    picture: str
+    image: str
     path: str
     note: str
     marked: bool = False
@@ -30,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images that have something in common; ``more`` counts those that are not shown."""
+    """A contact sheet of images with something in common; ``more`` counts those that are not shown."""
 
     title: str
     text: str
@@ -39,85 +45,84 @@ class Sheet:
 
 
 def validation_page(report: ValidationReport) -> str:
-    """Verdict, figures, contact sheets of what is wrong, duplicates side by side, every check."""
+    """Verdict, figures, contact sheets of failures and of near duplicates, and every check."""
     warnings = report.failed("warning")
     left_out = report.quarantine
     duplicates = report.duplicates()
-    several = duplicates["cluster"].nunique()
+    cluster_count = duplicates["cluster"].nunique()
     numbers = [
         (len(report.table), "images"),
         (len(report.images_per_class), "classes"),
         (len(left_out), "left out"),
-        (several, "clusters of near duplicates"),
+        (cluster_count, "clusters of near duplicates"),
         (len(warnings), "warnings"),
     ]
     figures = [class_histogram(report.images_per_class), image_sizes(report.table)]
     return render(
         "validation.html.jinja",
-        title="Validation of the images",
-        good=not report.refusals,
-        verdict="Not fit to train on" if report.refusals else "Fit to train on",
-        numbers=[(f"{count:,}", what) for count, what in numbers],
-        critical=report.refusals,
-        warnings=[outcome.sentence for outcome in warnings],
+        title="Image validation",
+        good=not report.blocking_errors,
+        verdict="Not ready for training" if report.blocking_errors else "Ready for training",
+        numbers=[(f"{count:,}", caption) for count, caption in numbers],
+        critical=report.blocking_errors,
+        warnings=[result.message for result in warnings],
         figures=[embedded(as_png(figure, dpi=160), "image/png") for figure in figures],
-        left_out=[_left_out_sheet(report, outcome, left_out) for outcome in _reasons(report, left_out)],
-        odd=[_odd_sheet(report, outcome) for outcome in warnings if _about_images(report, outcome)],
-        clusters=[
-            _cluster_sheet(report, rows)
-            for _, rows in islice(duplicates.groupby("cluster", sort=False), SHEET_CLUSTERS)
+        left_out=[
+            _left_out_sheet(report, result, left_out)
+            for result in report.check_results
+            if (left_out["reason"] == result.name).any()
         ],
-        more_clusters=max(0, several - SHEET_CLUSTERS),
-        outcomes=report.outcomes,
-        ignored=report.ignored.to_dict("records"),
+        warned=[_warning_sheet(report, result) for result in warnings if _has_sheet(report, result)],
+        clusters=[
+            _cluster_sheet(report, cluster)
+            for _, cluster in islice(duplicates.groupby("cluster", sort=False), SHEET_CLUSTERS)
+        ],
+        more_clusters=max(0, cluster_count - SHEET_CLUSTERS),
+        check_results=report.check_results,
+        skipped=report.skipped.to_dict("records"),
         listed=left_out.head(LISTED).to_dict("records"),
         unlisted=max(0, len(left_out) - LISTED),
     )
 
 
-def _reasons(report: ValidationReport, left_out: pd.DataFrame) -> list[Outcome]:
-    names = set(left_out["reason"])
-    return [outcome for outcome in report.outcomes if outcome.name in names]
+def _has_sheet(report: ValidationReport, result: CheckResult) -> bool:
+    """Whether a warning has a contact sheet: not for duplicates, which have their own, nor for checks of classes."""
+    return result.name not in CLUSTERED and any(path in report.thumbnails for path in result.failing)
 
 
-def _about_images(report: ValidationReport, outcome: Outcome) -> bool:
-    """Duplicates have a place of their own, and some checks are about classes."""
-    return outcome.name not in CLUSTERED and any(path in report.thumbnails for path in outcome.failing)
-
-
-def _left_out_sheet(report: ValidationReport, outcome: Outcome, left_out: pd.DataFrame) -> Sheet:
-    rows = left_out[left_out["reason"] == outcome.name]
-    first = rows.head(SHEET_IMAGES)
+def _left_out_sheet(report: ValidationReport, result: CheckResult, left_out: pd.DataFrame) -> Sheet:
+    images = left_out[left_out["reason"] == result.name]
+    first = images.head(SHEET_IMAGES)
     tiles = [_tile(report, path, detail) for path, detail in zip(first["path"], first["detail"], strict=True)]
-    relax = f" {outcome.full_key} relaxes this." if outcome.key else ""
-    text = f"{outcome.demand}: {outcome.advice}.{relax}"
-    return Sheet(f"{len(rows):,} {outcome.name}", text, tiles, len(rows) - len(tiles))
+    relax = f" {result.full_config_key} relaxes this." if result.config_key else ""
+    text = f"{result.capitalized_requirement}: {result.hint}.{relax}"
+    return Sheet(f"{len(images):,} {result.name}", text, tiles, len(images) - len(tiles))
 
 
-def _odd_sheet(report: ValidationReport, outcome: Outcome) -> Sheet:
-    tiles = [_tile(report, path, "") for path in outcome.failing[:SHEET_IMAGES]]
-    title = f"{len(outcome.failing):,} {outcome.name}"
-    return Sheet(title, outcome.sentence, tiles, len(outcome.failing) - len(tiles))
+def _warning_sheet(report: ValidationReport, result: CheckResult) -> Sheet:
+    tiles = [_tile(report, path, "") for path in result.failing[:SHEET_IMAGES]]
+    title = f"{len(result.failing):,} {result.name}"
+    return Sheet(title, result.message, tiles, len(result.failing) - len(tiles))
 
 
 def _cluster_sheet(report: ValidationReport, cluster: pd.DataFrame) -> Sheet:
     first, *others = cluster.head(CLUSTER_IMAGES).to_dict("records")
     tiles = [_tile(report, first["path"], first["label"])]
-    for row in others:
-        marked = row["label"] != first["label"]
-        tiles.append(_tile(report, row["path"], f"{row['label']}, {_apart(row, first)}", marked=marked))
+    for image in others:
+        marked = image["label"] != first["label"]
+        tiles.append(_tile(report, image["path"], f"{image['label']}, {_difference(image, first)}", marked=marked))
     labels, splits = cluster["label"].nunique(), cluster["given_split"].replace("", "train").nunique()
-    said = [f"{labels} labels"] if labels > 1 else []
-    said += [f"in {splits} given splits"] if splits > 1 else []
-    return Sheet(f"{len(cluster)} images", ", ".join(said), tiles, len(cluster) - len(tiles))
+    notes = [f"{labels} labels"] if labels > 1 else []
+    notes += [f"in {splits} given splits"] if splits > 1 else []
+    return Sheet(f"{len(cluster)} images", ", ".join(notes), tiles, len(cluster) - len(tiles))
 
 
-def _apart(row: dict[Hashable, str], first: dict[Hashable, str]) -> str:
-    if row["sha256"] == first["sha256"]:
-        return "the same file"
-    return f"{distance(row['phash'], first['phash'])} bits apart"
+def _difference(image: dict[Hashable, str], first: dict[Hashable, str]) -> str:
+    if image["sha256"] == first["sha256"]:
+        return "identical file"
+    return f"{hamming_distance(image['phash'], first['phash'])} bits different"
 
 
 def _tile(report: ValidationReport, path: str, note: str, *, marked: bool = False) -> Tile:
-    picture = report.thumbnails.get(path)
-    return Tile(embedded(picture, "image/jpeg") if picture else "", path, note, marked)
+    jpeg = report.thumbnails.get(path)
+    return Tile(embedded(jpeg, "image/jpeg") if jpeg else "", path, note, marked)

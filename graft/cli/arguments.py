@@ -1,0 +1,57 @@
+"""Arguments and error handling that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.errors import GraftError, printable
+
+if TYPE_CHECKING:
+    from graft.config.parameters import TrainingParameters
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], *, help: str
+) -> argparse.ArgumentParser:
+    """Add a command that calls ``run`` with its parsed arguments."""
+    command = commands.add_parser(name, help=help)
+    command.set_defaults(run=run)
+    return command
+
+
+def add_config_arguments(command: argparse.ArgumentParser) -> None:
+    """Add ``CONFIG`` and ``--set KEY=VALUE``."""
+    command.add_argument("config", type=Path, metavar="CONFIG")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as data.root=photos"
+    )
+
+
+def load_parameters(options: argparse.Namespace) -> TrainingParameters:
+    """The validated parameters of a training config with its overrides; raises ``ConfigError``."""
+    from graft.config.yaml_file import training_parameters
+
+    return training_parameters(options.config, options.set)
+
+
+def png_path(text: str) -> Path:
+    """An argument type: the path of a PNG file in an existing folder."""
+    path = Path(text)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{printable(text)} must end in .png and be in an existing folder")
+    return path
+
+
+@contextmanager
+def write_errors() -> Iterator[None]:
+    """Raise ``GraftError`` for an output file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); choose another path.") from error

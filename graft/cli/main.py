@@ -1,0 +1,53 @@
+"""Entry point and argument parser."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from graft import __version__
+from graft.cli import data, models, pipelines, training
+from graft.errors import GraftError
+from graft.gc_tuning import exit_without_teardown, reduce_gc_frequency
+
+
+def console() -> NoReturn:
+    """Run the command line of this process, and exit with its exit code."""
+    codes: list[int] = []
+    exit_without_teardown(codes)
+    reduce_gc_frequency()
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 if it failed, 2 if arguments or config are invalid."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # file names may have characters that the terminal cannot print
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except GraftError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped; run the same command again to continue.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graft", description="From labelled photographs to a promoted ONNX classifier."
+    )
+    parser.add_argument("--version", action="version", version=f"graft {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (pipelines, data, training, models):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,135 @@
+"""Reads and checks config files and overrides; an invalid one is an error of one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from graft.config.image_sources import is_url
+from graft.config.parameters import DataConfig, TrainingParameters
+from graft.config.strict_model import StrictModel
+from graft.config.training import FineTuneConfig
+from graft.errors import ConfigError, did_you_mean
+
+SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a decimal point, YAML 1.1 reads it as text
+RENAMED_KEYS: dict[type[BaseModel], dict[str, str]] = {
+    FineTuneConfig: {"thaw_epochs": "unfreeze_epochs", "stage_decay": "layer_decay"},
+}
+P = TypeVar("P", bound=StrictModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A YAML loader that rejects duplicate keys, of which PyYAML would silently use the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: duplicate key {key!r}; remove one of them.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file as a mapping; raises ``ConfigError`` if it is not one."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: is {_shortened(content)}; it must be a mapping with `parameters:`.")
+    return content
+
+
+def parse_parameters(kind: type[P], content: Mapping[str, Any], where: str) -> P:
+    """Validate ``parameters:``, and that a local ``data.root`` exists; raises ``ConfigError`` prefixed by ``where``."""
+    parameters = content.get("parameters")
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"{where}: `parameters` is {_shortened(parameters)}; it must be a mapping with `data.root`.")
+    try:
+        parsed = kind.model_validate(parameters)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {validation_message(error, kind)}") from error
+    root = getattr(parsed, "data", None)
+    if isinstance(root, DataConfig) and not is_url(root.root) and not Path(root.root).exists():
+        raise ConfigError(f"{where}: data.root is {root.root!r}, which does not exist; give the folder of your images.")
+    return parsed
+
+
+def training_parameters(path: Path, assignments: list[str]) -> TrainingParameters:
+    """The parameters in a config file, with ``section.key=value`` overrides applied; raises ``ConfigError``."""
+    return parse_parameters(TrainingParameters, with_overrides(read_yaml(path), assignments), str(path))
+
+
+def with_overrides(content: Mapping[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` overrides under ``parameters:``; values are read as YAML. Raises ``ConfigError``."""
+    result = dict(content)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.split(".")):
+            raise ConfigError(f"--set {assignment}: must look like section.key=value.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment}: the value is not valid YAML.") from error
+        if isinstance(value, str) and text.strip()[0] not in "'\"":
+            value = text.strip()  # YAML would read the part of a path after " #" as a comment
+        result = _with_value(result, ["parameters", *path.split(".")], value, assignment)
+    return result
+
+
+def _with_value(mapping: Mapping[str, Any], keys: list[str], value: Any, assignment: str) -> dict[str, Any]:  # noqa: ANN401
+    key, *subkeys = keys
+    if not subkeys:
+        return {**mapping, key: value}
+    inner = mapping.get(key) or {}
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"--set {assignment}: {key} is {_shortened(inner)}, which is not a section; check the key.")
+    return {**mapping, key: _with_value(inner, subkeys, value, assignment)}
+
+
+def validation_message(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first error that pydantic found, as a sentence: the key, its value, and what is allowed."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        section = _section_at(kind, keys[:-1])
+        if section and (new_key := RENAMED_KEYS.get(section, {}).get(keys[-1])):
+            return f"unknown key {where!r}; it is now called {new_key}."
+        return f"unknown key {where!r}; {did_you_mean(list(section.model_fields) if section else [], keys[-1])}"
+    if first["type"] == "missing":
+        return f"{where} is missing; give it a value."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "float_type" and SCIENTIFIC.fullmatch(str(first["input"])):
+        return f"{where} is read by YAML as the text {first['input']!r}; write {float(first['input'])!r}."
+    if not where or first["type"] == "value_error":
+        return f"{where + ': ' if where else ''}{message}."
+    return f"{where} is {_shortened(first['input'])}; {message[0].lower()}{message[1:]}."
+
+
+def _section_at(kind: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
+    """The section under these keys, whether or not it is optional; None if there is none."""
+    for key in keys:
+        annotation = kind.model_fields[key].annotation
+        candidates = (annotation, *get_args(annotation))
+        section = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if section is None:
+            return None
+        kind = section
+    return kind
+
+
+def _shortened(value: object) -> str:
+    text = "empty" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""Predictions on labelled images: running a model, metrics, calibration."""

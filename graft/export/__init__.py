@@ -1,0 +1,1 @@
+"""ONNX export with preprocessing and calibration inside the file, and its comparison with torch."""

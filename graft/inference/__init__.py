@@ -1,0 +1,1 @@
+"""Prediction with an exported model; imports onnxruntime, Pillow and NumPy only."""

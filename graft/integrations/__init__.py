@@ -1,0 +1,1 @@
+"""ZenML and MLflow: stack, strict pipelines, step caching, tracking, registry. No domain module imports either."""

@@ -1,0 +1,48 @@
+"""Disables telemetry and reduces logging; to be imported before ZenML and MLflow are."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from graft.errors import GraftError
+
+# Values that the user has set are respected. DO_NOT_TRACK is honoured by MLflow and by other libraries.
+for _name, _value in {
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "AUTO_OPEN_DASHBOARD": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+# Their INFO messages are for their own developers.
+for _name in ("great_expectations", "matplotlib", "alembic", "mlflow", "onnxscript", "onnx_ir", "torch.onnx"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class _StepErrorFilter(logging.Filter):
+    """Removes the traceback of a ``GraftError``, whose message is enough, and one irrelevant warning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; it may be changed."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, GraftError):
+            record.exc_info = None
+            record.exc_text = None
+        return "Failed to disable MLflow autologging" not in record.getMessage()
+
+
+def install_step_error_filter() -> None:
+    """Add the filter to the loggers that print errors of steps; safe to call again."""
+    for name in (
+        "zenml.orchestrators.local.local_orchestrator",
+        "zenml.orchestrators.step_launcher",
+        "zenml.orchestrators.step_runner",
+        "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",
+    ):
+        logger = logging.getLogger(name)
+        if not any(isinstance(existing, _StepErrorFilter) for existing in logger.filters):
+            logger.addFilter(_StepErrorFilter())

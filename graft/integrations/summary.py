@@ -1,0 +1,41 @@
+"""The results of the latest training run as text."""
+
+from __future__ import annotations
+
+from zenml.client import Client
+
+import materializers  # noqa: F401
+from graft.errors import RegistryError
+from graft.evaluation.metrics import Predictions
+from graft.promotion.registration import Registration
+from graft.training.folds import CrossValidation
+
+PIPELINE = "training_pipeline"
+
+
+def summary() -> str:
+    """A few lines on the latest completed training run; raises ``RegistryError`` if there is none."""
+    runs = Client().list_pipeline_runs(pipeline=PIPELINE, status="completed", sort_by="desc:created", size=1).items
+    if not runs:
+        raise RegistryError("no training run has finished yet; run `make demo` or `graft run CONFIG`.")
+    steps = runs[0].steps
+    cross_validation: CrossValidation = steps["summarize_folds"].outputs["cross_validation"][0].load()
+    holdout: Predictions = steps["evaluate_holdout"].outputs["holdout_predictions"][0].load()
+    model = steps["export_onnx"].outputs["onnx_model"][0].uri
+    registration: Registration = steps["register_model"].outputs["registration"][0].load()
+    cv = cross_validation.to_metrics()
+    accuracies = "  ".join(f"{accuracy:.3f}" for accuracy in cross_validation.accuracies)
+    return "\n".join(
+        [
+            "",
+            f"  Folds      {accuracies}",
+            f"             {cv['cv/accuracy_mean']:.3f} ± {cv['cv/accuracy_std']:.3f} "
+            f"(head only {cv['cv/accuracy_head_only_mean']:.3f})",
+            f"  Holdout    {holdout.accuracy:.3f} accuracy, {holdout.macro_f1:.3f} macro-F1, "
+            f"{holdout.ece:.3f} calibration error, {len(holdout.labels)} images",
+            f"  Model      {model}/model.onnx",
+            f"  Registry   {registration.uri}, alias challenger",
+            "  MLflow     make ui",
+            "",
+        ]
+    )

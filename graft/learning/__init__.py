@@ -1,1 +1,0 @@
-"""The parts of a training, and the judgement of what it gave."""

@@ -1,1 +1,0 @@
-"""Backbones: their weights, their stages, what freezes in them, and what passes from stage to stage."""

@@ -1,0 +1,1 @@
+"""Training: loop, trainer, strategies, plan, recipe, cross-validation."""

@@ -1,0 +1,182 @@
+"""The training loop. Head warm-up and fine-tuning share it; they differ in what is unfrozen, and when."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from graft.compute.devices import Compute, oom_as_training_error
+from graft.config.training import TrainLoopConfig
+from graft.features.loaders import TrainingImages
+from graft.models.freezing import FrozenDigest, tensor_digest
+from graft.seeds import derive_seed, seeded
+from graft.training.batch_sources import BatchSource, BatchSources
+from graft.training.guards import check_collapsed, check_epoch, non_finite_loss_error
+from graft.training.history import EpochMetrics, OnEpochEnd, Phase
+from graft.training.losses import Criterion
+from graft.training.progress import ProgressBar
+from graft.training.snapshot import SnapshotFile
+from graft.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model, the metrics of the epoch whose weights it has, and the history of its phase.
+
+    ``best_epoch`` counts from 1; 0 means that no epoch was better than the start of the phase.
+    ``frozen_digests`` prove which weights did not change.
+    """
+
+    model: nn.Module
+    best: EpochMetrics | None = None
+    best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+    frozen_digests: list[FrozenDigest] = field(default_factory=list)
+
+
+def train(
+    start: TrainResult,
+    phase: Phase,
+    train_config: TrainLoopConfig,
+    images: TrainingImages,
+    *,
+    seed: int,
+    on_epoch_end: OnEpochEnd,
+) -> TrainResult:
+    """Train one phase, starting from ``start.model``, which is not changed.
+
+    A killed run continues after its last epoch: each epoch ends with a snapshot in the cache, and a call with the
+    same arguments finds it. ``on_epoch_end`` is then called for the earlier epochs again. Raises ``TrainingError``
+    if a guard stops training, or if a frozen weight changed.
+    """
+    seed = derive_seed(seed, phase.name)
+    sources = BatchSources(images, phase, train_config, seed)
+    criterion = Criterion.from_config(train_config, images)
+    trainer = Trainer(start.model, phase, train_config, sources.batches_per_epoch, seed)
+    stopping = EarlyStopping(phase, train_config.select_by, start.best)
+
+    # A killed run left a snapshot; its epochs are reported again, so that the log of this run is complete.
+    snapshot_file = SnapshotFile.for_key(*_snapshot_key(start, phase, train_config, images, seed))
+    snapshot_file.remove_expired_snapshots()
+    if snapshot := snapshot_file.read():
+        trainer.restore(snapshot)
+        stopping.replay(snapshot.history)
+    for epoch, metrics in enumerate(stopping.history):
+        on_epoch_end(phase, epoch, metrics)
+
+    progress = ProgressBar(phase, sources.batches_per_epoch, len(stopping.history))
+    with progress, oom_as_training_error(train_config.batch_size), trainer.compute.context():
+        # Checked before the first epoch: a backbone that cannot tell these images apart is not worth training.
+        if not stopping.finished:
+            check_collapsed(sources.prepare(trainer).sample_pre_logits(), "the features that reach the head")
+        while not stopping.finished:
+            epoch = len(stopping.history)
+            trainer.start_epoch(epoch)
+            # Unfreezing moves the split toward the input, so each epoch asks for its source again. The first call
+            # after a move may fill the disk cache with the features of what is still frozen.
+            source = sources.prepare(trainer)
+            # Random numbers depend on seed, phase and epoch alone: a resumed run draws the same.
+            with seeded(derive_seed(seed, epoch)):
+                train_loss = train_one_epoch(trainer, criterion, source, epoch, progress)
+            predictions = source.evaluate()
+            # In every epoch, not only at the end: cached features are wrong as soon as a frozen weight changes.
+            trainer.frozen.verify(phase.name)
+            check_collapsed(torch.from_numpy(predictions.logits), "the model's outputs")
+            metrics = EpochMetrics.from_predictions(train_loss, predictions, trainer.mean_lrs)
+            check_epoch(phase, epoch, predictions, metrics, start.best)
+            if stopping.update(metrics):
+                trainer.keep_weights()
+            # After the guards, so that a run never resumes from a state that they reject.
+            snapshot_file.write(trainer.snapshot(stopping.history, finished=stopping.finished))
+            progress.end_epoch(metrics)
+            on_epoch_end(phase, epoch, metrics)
+    return TrainResult(trainer.finish(), stopping.best, stopping.best_epoch, stopping.history, trainer.frozen_digests)
+
+
+def train_one_epoch(
+    trainer: Trainer, criterion: Criterion, source: BatchSource, epoch: int, progress: ProgressBar
+) -> float:
+    """One pass over the training images; returns the mean loss in nats."""
+    total, count = 0.0, 0
+    for batch, (inputs, labels, indices) in enumerate(source.epoch(epoch), start=1):
+        loss = compute_loss(trainer, criterion, source, inputs, labels)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            paths = list(source.images.train["path"].iloc[indices.numpy()])
+            raise non_finite_loss_error(loss_value, trainer.phase, epoch, paths)
+        trainer.backward_and_step(loss, batch)  # steps once enough batches are accumulated
+        progress.update(loss_value, trainer.head_lr)
+        total, count = total + loss_value * len(labels), count + len(labels)
+    return total / count
+
+
+def compute_loss(trainer: Trainer, criterion: Criterion, source: BatchSource, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Mixup, forward pass and loss of a batch; a scalar in nats.
+
+    ``inputs`` are images, or cached features of the frozen layers: ``source`` knows the forward pass from either.
+    Raises ``TrainingError`` if pixels are out of range.
+    """
+    inputs, targets = source.to_device(inputs), labels.to(trainer.compute.device)
+    if criterion.mixup:
+        inputs, targets = criterion.mixup(inputs, targets)
+    with trainer.compute.autocast():
+        logits = source.forward(inputs)
+    return criterion.loss(logits, targets)
+
+
+@dataclass
+class EarlyStopping:
+    """Tracks the best epoch of a phase, and whether another epoch should run."""
+
+    phase: Phase
+    select_by: str
+    best: EpochMetrics | None
+    best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs have run, or the last ``patience`` epochs were no better than the best."""
+        done, patience = len(self.history), self.phase.patience
+        # Patience restarts whenever a stage is unfrozen: a stage unfrozen late must be able to improve the model.
+        since = max(self.best_epoch, *self.phase.unfreeze_epochs, 0)
+        return done >= self.phase.epochs or (patience is not None and done - since >= patience)
+
+    def update(self, metrics: EpochMetrics) -> bool:
+        """Append an epoch; returns whether its weights are now the phase's result."""
+        self.history.append(metrics)
+        is_best = (
+            self.phase.patience is None  # then the last epoch counts
+            or self.best is None
+            or metrics.rank(self.select_by) > self.best.rank(self.select_by)
+        )
+        if is_best:
+            self.best, self.best_epoch = metrics, len(self.history)
+        return is_best
+
+    def replay(self, history: list[EpochMetrics]) -> None:
+        """Append the epochs of a snapshot."""
+        for metrics in history:
+            self.update(metrics)
+
+
+def _snapshot_key(
+    start: TrainResult, phase: Phase, train_config: TrainLoopConfig, images: TrainingImages, seed: int
+) -> list[str]:
+    """Everything that determines the result of a training."""
+    columns = ["path", "label", "sha256"]
+    return [
+        repr(phase),
+        train_config.model_dump_json(),
+        repr(Compute.from_config(train_config.compute)),
+        repr(start.best),
+        repr(start.model),
+        tensor_digest(start.model.state_dict().items()),
+        repr(images.dataset.preprocessing),
+        *images.dataset.classes,
+        str(seed),
+        *(records[columns].to_json(orient="values") for records in (images.train, images.validation)),
+    ]
