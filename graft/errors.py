@@ -34,6 +34,10 @@ class TrainingError(GraftError):
     """Training that failed, or changed frozen weights."""
 
 
+class PhaseError(TrainingError):
+    """A training phase that made the model worse than it was before the phase."""
+
+
 class ExportError(GraftError):
     """An exported model that is invalid or differs from its checkpoint."""
 

@@ -73,7 +73,7 @@ class FoldResultMaterializer(ArraysMaterializer):
         metadata = self.read_json("fold.json")
         warm_up, fine_tune = ([EpochMetrics(**epoch) for epoch in metadata[name]] for name in ("warm_up", "fine_tune"))
         head_only, fine_tuned = self.read_predictions("head_only"), self.read_predictions("fine_tuned")
-        return FoldResult(metadata["fold"], head_only, fine_tuned, warm_up, fine_tune)
+        return FoldResult(metadata["fold"], head_only, fine_tuned, warm_up, fine_tune, metadata["failure"])
 
     def save(self, data: FoldResult) -> None:
         """Write a fold."""
@@ -92,7 +92,7 @@ class FoldResultMaterializer(ArraysMaterializer):
 
     def _metadata(self, data: FoldResult) -> dict[str, Any]:
         histories = {name: [asdict(epoch) for epoch in getattr(data, name)] for name in ("warm_up", "fine_tune")}
-        return {"fold": data.fold, **histories}
+        return {"fold": data.fold, "failure": data.failure, **histories}
 
 
 class CrossValidationMaterializer(ArraysMaterializer):

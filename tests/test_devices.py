@@ -41,7 +41,7 @@ def config(**values: Any) -> TrainingConfig:  # noqa: ANN401
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 1}, "cannot learn statistics from one image; give 2 or more"),
+        ({"batch_size": 1, "batch_norm": "frozen_stages"}, "cannot learn statistics from one image; give 2 or more"),
         ({"batch_size": 1, "batch_norm": "adapt", "strategy": "head_only"}, "cannot learn statistics from one image"),
         (
             {"compute": ComputeConfig(device="cpu", precision="float16")},

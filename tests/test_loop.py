@@ -80,10 +80,10 @@ def test_warm_up_trains_the_head_only(few: TrainingImages) -> None:
     assert changed_stages(result.model, statistics=True) == set()
 
 
-def test_fine_tuning_trains_the_last_stages_and_their_batch_norm_statistics(few: TrainingImages) -> None:
+def test_fine_tuning_trains_the_last_stages_but_not_their_batch_norm_statistics(few: TrainingImages) -> None:
     result = run(few)
     assert changed_stages(result.model) == FINE_STAGES | {"head"}
-    assert changed_stages(result.model, statistics=True) == FINE_STAGES
+    assert changed_stages(result.model, statistics=True) == set()
     assert [digest.frozen_stages for digest in result.frozen_digests] == [10]
 
 

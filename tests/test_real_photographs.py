@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from bad_files import plant
-from conftest import Workspace
+from conftest import REPOSITORY, Workspace
 
 from graft.config.parameters import SplitConfig, ValidationConfig
+from graft.config.yaml_file import training_parameters
 from graft.data.manifest import scan
-from graft.data.splits import split_images
+from graft.data.splits import make_folds, split_images
 from graft.data.validation import validate_images
+from graft.training.folds import cross_validate_fold
+from graft.training.plan import make_plan
+from graft.training.standalone import prepare_standalone
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.real_data]
 ACCURACY_WITHOUT_GRAFT = """
@@ -101,3 +105,20 @@ print(json.dumps(run.data.metrics | {"uri": latest.steps["export_onnx"].outputs[
     (workspace.root / "accuracy.py").write_text(ACCURACY_WITHOUT_GRAFT)
     accuracy = workspace.run("python", "accuracy.py", f"{metrics['uri']}/model.onnx", str(photographs / "val"))
     assert float(accuracy.output.splitlines()[-1]) == pytest.approx(metrics["holdout/accuracy"], abs=0.01)
+
+
+@pytest.mark.parametrize(("dataset", "fold"), [("alphabets", 3), ("magnetic_tiles", 1)])
+def test_default_fine_tuning_does_not_forget_far_tasks(real_data: Path, dataset: str, fold: int) -> None:
+    """Folds in which batch norms that learned their statistics from few images once lost half of the accuracy."""
+    weights = real_data / "weights" / "mobilenet_v2_imagenet1k_bn.safetensors"
+    overrides = [f"data.root={real_data / 'data' / dataset}", f"model.weights={weights}"]
+    parameters = training_parameters(REPOSITORY / "configs" / "photos.yaml", overrides)
+    split, model = prepare_standalone(parameters)
+    plan = make_plan(split, model, parameters.training, parameters.seed)
+    assert plan.decision.unfreeze_epochs
+    folds = make_folds(split, parameters.cross_validation.folds, parameters.seed)
+    result = cross_validate_fold(
+        folds, fold, model.config, parameters.training, plan, seed=parameters.seed, on_epoch_end=lambda *_: None
+    )
+    assert not result.failure
+    assert result.fine_tuned.accuracy >= result.head_only.accuracy - 0.03

@@ -12,6 +12,7 @@ from graft.config.parameters import ModelConfig, SplitConfig
 from graft.config.training import AugmentationConfig, FineTuneConfig, TrainingConfig, WarmUpConfig
 from graft.data.manifest import scan
 from graft.data.splits import Split, split_images
+from graft.errors import TrainingError
 from graft.models.weights import fingerprint_model
 from graft.training.checkpoint import Checkpoint
 from graft.training.history import EpochMetrics, Phase
@@ -76,3 +77,22 @@ def test_recipe_learns_and_records_what_it_was_trained_on(split: Split, strategy
     assert not set(tuned.training_hashes) & set(split.records("holdout")["sha256"])
     assert set(tuned.training_hashes) == set(split.records("train", "validation")["sha256"])
     assert {"model", "train_config", "warm_up", "seed"} <= set(tuned.recipe)
+
+
+def test_fine_tuning_that_diverges_is_abandoned_and_keeps_the_warm_model(split: Split) -> None:
+    training = make_training("last_stages", unfrozen_stages=3)
+    training = training.model_copy(
+        update={"fine_tune": training.fine_tune.model_copy(update={"learning_rate": 1000.0})}
+    )
+    _, warm, tuned = run(split, training, seed=0)
+    assert tuned.failure
+    assert not warm.failure
+    assert tuned.phase == "warmup"
+    assert all(torch.equal(tuned.weights[name], value) for name, value in warm.weights.items())
+
+
+def test_warm_up_that_diverges_is_an_error(split: Split) -> None:
+    training = make_training("head_only")
+    training = training.model_copy(update={"warm_up": WarmUpConfig(epochs=2, learning_rate=1000.0)})
+    with pytest.raises(TrainingError):
+        run(split, training, seed=0)

@@ -98,7 +98,7 @@ class TrainLoopConfig(StrictModel):
 
     batch_size: Count = 32
     sampling: Literal["shuffled", "balanced"] = "shuffled"
-    batch_norm: Literal["frozen_stages", "all_frozen", "adapt"] = "frozen_stages"
+    batch_norm: Literal["frozen_stages", "all_frozen", "adapt"] = "all_frozen"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     select_by: Literal["macro_f1", "accuracy", "loss", "auroc"] = "macro_f1"
     optimizer: OptimizerConfig = OptimizerConfig()

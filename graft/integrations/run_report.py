@@ -16,7 +16,7 @@ from graft.data.validation_report import ValidationReport
 from graft.evaluation.metrics import Predictions
 from graft.export.onnx_model import OnnxModel
 from graft.export.parity import OnnxCheck
-from graft.integrations.tracking import COMPLETE, STATUS, flatten, log_figures, log_missing_history, log_plan
+from graft.integrations.tracking import COMPLETE, FAILURE, STATUS, flatten, log_figures, log_missing_history, log_plan
 from graft.promotion.registration import Registration
 from graft.reports import figures
 from graft.reports.validation_page import validation_page
@@ -75,6 +75,8 @@ def log_run_report(artifacts: RunArtifacts, parameters: str) -> None:
     mlflow.log_text(validation_page(artifacts.validation), "validation.html")
     mlflow.log_dict(artifacts.validation.raw, "great_expectations.json")
     mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # opens as a table of runs
+    if artifacts.tuned.failure:
+        mlflow.set_tag(FAILURE, artifacts.tuned.failure)
     mlflow.set_tags(
         {
             STATUS: COMPLETE,

@@ -15,6 +15,7 @@ from graft.training.history import EpochMetrics, Phase
 from graft.training.plan import TrainingPlan
 
 # Set to COMPLETE by the last step: MLflow marks a run as finished even if a step failed.
+FAILURE = "graft.fine_tune_failure"  # why fine-tuning was abandoned
 STATUS, INCOMPLETE, COMPLETE = "graft.status", "incomplete", "complete"
 TRACKED: dict[str, SettingsOrDict] = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}}}
 TRACKED_NESTED: dict[str, SettingsOrDict] = {"experiment_tracker": {"tags": {STATUS: INCOMPLETE}, "nested": True}}

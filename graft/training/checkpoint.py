@@ -27,7 +27,8 @@ class Checkpoint:
     ``best`` holds the metrics of the epoch whose weights these are, ``best_epoch`` its number in the last phase
     (from 1; 0 if no epoch was better than the start of the phase), ``history`` the epochs of that phase.
     ``frozen_digests`` prove which weights did not change. ``training_hashes`` are the SHA-256 of all training and
-    validation images. ``recipe`` is the config that it was trained with.
+    validation images. ``recipe`` is the config that it was trained with. ``failure`` says why
+    fine-tuning was abandoned, if it was.
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class Checkpoint:
     history: list[EpochMetrics] = field(default_factory=list)
     frozen_digests: list[FrozenDigest] = field(default_factory=list)
     training_hashes: list[str] = field(default_factory=list)
+    failure: str = ""
 
     def model(self) -> nn.Module:
         """The classifier in eval mode: normalised float32 ``[batch, 3, h, w]`` to logits ``[batch, classes]``."""

@@ -25,13 +25,17 @@ from graft.training.recipe import planned_phases, run_phases
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold: predictions on its test images after warm-up and after fine-tuning, and the history of both."""
+    """One fold: predictions on its test images after warm-up and after fine-tuning, and the history of both.
+
+    ``failure`` says why fine-tuning was abandoned, if it was; its predictions are then those of the warm head.
+    """
 
     fold: int
     head_only: Predictions
     fine_tuned: Predictions
     warm_up: list[EpochMetrics]
     fine_tune: list[EpochMetrics]
+    failure: str = ""
 
     def to_metrics(self) -> dict[str, float]:
         """The fold's metrics by their names in MLflow."""
@@ -94,7 +98,7 @@ def cross_validate_fold(
         split_model = SplitModel(result.model, first_trained, config, dataset)
         predictions.append(evaluate_split_model(split_model, test_records))
     fine_tune_history = results[1].history if len(results) > 1 else []
-    return FoldResult(fold, predictions[0], predictions[-1], results[0].history, fine_tune_history)
+    return FoldResult(fold, predictions[0], predictions[-1], results[0].history, fine_tune_history, results[-1].failure)
 
 
 def summarize(results: list[FoldResult]) -> CrossValidation:

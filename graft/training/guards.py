@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from graft.cache.files import cache_path, write_atomically
-from graft.errors import TrainingError, printable
+from graft.errors import PhaseError, TrainingError, printable
 from graft.evaluation.metrics import Predictions
 from graft.training.history import EpochMetrics, Phase
 
@@ -43,19 +43,19 @@ def check_trainable(count: int, phase: Phase) -> None:
 
 
 def check_collapsed(features: Tensor, name: str) -> None:
-    """Raise ``TrainingError`` if ``[batch, ...]`` is the same for every image, or not finite."""
+    """Raise ``PhaseError`` if ``[batch, ...]`` is the same for every image, or not finite."""
     flat = features.detach().float().flatten(1)
     if not flat.isfinite().all():
-        raise TrainingError(f"{name} are not finite; check model.weights, or lower the learning rate.")
+        raise PhaseError(f"{name} are not finite; check model.weights, or lower the learning rate.")
     spread, largest = (flat - flat[:1]).abs().max().item(), flat.abs().max().item()
     if len(flat) > 1 and spread <= COLLAPSE_TOLERANCE * largest:
-        raise TrainingError(
+        raise PhaseError(
             f"{name} are the same for every image: activations have collapsed; check the images and model.weights "
             f"(with weights none, many deep networks collapse), or lower the learning rate."
         )
 
 
-def non_finite_loss_error(loss: float, phase: Phase, epoch: int, paths: list[str]) -> TrainingError:
+def non_finite_loss_error(loss: float, phase: Phase, epoch: int, paths: list[str]) -> PhaseError:
     """The error for a batch whose loss is not finite; writes the paths of its images to a file in the cache."""
     list_path = cache_path("batches", *paths).with_suffix(".txt")
     batch = ", ".join(map(printable, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
@@ -64,7 +64,7 @@ def non_finite_loss_error(loss: float, phase: Phase, epoch: int, paths: list[str
         batch += f" (all in {list_path})"
     except OSError as error:
         batch += f" (the list cannot be written to {list_path}: {error.strerror})"
-    return TrainingError(
+    return PhaseError(
         f"the loss is {loss} in epoch {epoch + 1} of {phase.name}, in a batch with {batch}; lower "
         f"{phase.config_section}.learning_rate, or check these images."
     )
@@ -87,10 +87,10 @@ def check_above_chance(predictions: Predictions, phase: Phase) -> None:
 
 
 def check_diverged(predictions: Predictions, phase: Phase) -> None:
-    """Raise ``TrainingError`` if the loss is far above that of guessing: wrong predictions of high confidence."""
+    """Raise ``PhaseError`` if the loss is far above that of guessing: wrong predictions of high confidence."""
     guessing = math.log(len(predictions.classes))
     if predictions.loss > DIVERGENCE_FACTOR * guessing:
-        raise TrainingError(
+        raise PhaseError(
             f"after {phase.name} the loss on the validation images is {predictions.loss:.3g}, and that of guessing "
             f"{guessing:.3g}: training diverged; lower {phase.config_section}.learning_rate (graft find-lr suggests "
             f"one)."
@@ -98,7 +98,7 @@ def check_diverged(predictions: Predictions, phase: Phase) -> None:
 
 
 def check_forgetting(before: EpochMetrics, after: EpochMetrics, images: int, classes: int) -> None:
-    """Raise ``TrainingError`` on catastrophic forgetting.
+    """Raise ``PhaseError`` on catastrophic forgetting.
 
     That is if validation accuracy fell by more than half of its distance to chance, and by more than three
     standard errors.
@@ -108,8 +108,8 @@ def check_forgetting(before: EpochMetrics, after: EpochMetrics, images: int, cla
     standard_error = math.sqrt(max(old * (1 - old), 0.25 / images) / images)
     if new < chance + (old - chance) / 2 and old - new > MIN_STANDARD_ERRORS * standard_error:
         stage, lr = list(after.learning_rates.items())[-1]
-        raise TrainingError(
+        raise PhaseError(
             f"accuracy on the validation images fell from {old:.3f} to {new:.3f} after {stage} was unfrozen: the "
-            f"backbone forgets its pretraining; lower training.fine_tune.learning_rate ({stage} trains at "
-            f"{lr:.2g}) or .layer_decay."
+            f"backbone forgets its pretraining; set training.batch_norm to all_frozen, lower "
+            f"training.fine_tune.learning_rate ({stage} trains at {lr:.2g}), or lower .layer_decay."
         )

@@ -26,7 +26,8 @@ from graft.training.trainer import Trainer
 class TrainResult:
     """A trained model, the metrics of the epoch whose weights it has, and the history of its phase.
 
-    ``best_epoch`` counts from 1; 0 means that no epoch was better than the start of the phase.
+    ``best_epoch`` counts from 1; 0 means that no epoch was better than the start of the phase. ``failure`` says why
+    the phase was abandoned, if it was; the model is then that of its start.
     ``frozen_digests`` prove which weights did not change.
     """
 
@@ -35,6 +36,7 @@ class TrainResult:
     best_epoch: int = 0
     history: list[EpochMetrics] = field(default_factory=list)
     frozen_digests: list[FrozenDigest] = field(default_factory=list)
+    failure: str = ""
 
 
 def train(

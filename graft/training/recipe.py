@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graft.config.strict_model import StrictModel
 from graft.config.training import ComputeConfig, FineTuneConfig, TrainingConfig, TrainLoopConfig, WarmUpConfig
 from graft.data.splits import Split
+from graft.errors import PhaseError
 from graft.evaluation.evaluate import evaluate
 from graft.evaluation.metrics import Predictions
 from graft.features.feature_cache import precompute
@@ -41,11 +42,19 @@ def run_phases(
 ) -> list[TrainResult]:
     """Train one phase after another, each from the result of the one before; returns the result of each.
 
-    The steps of the pipeline, the folds and the learning-rate finder all train with this function.
+    A phase that diverges or forgets is abandoned: its result is the model of its start, and says why. Raises
+    ``TrainingError`` if there was no trained model at its start. The steps of the pipeline, the folds and the
+    learning-rate finder all train with this function.
     """
     results = []
     for phase in phases:
-        start = train(start, phase, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
+        try:
+            start = train(start, phase, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
+        except PhaseError as error:
+            if start.best is None:
+                raise
+            logger.warning("The %s phase is abandoned, and the model from before it is kept: %s", phase.name, error)
+            start = TrainResult(start.model, start.best, failure=str(error))
         results.append(start)
     return results
 
@@ -112,7 +121,10 @@ def fine_tune(
     seed: int,
     on_epoch_end: OnEpochEnd,
 ) -> Checkpoint:
-    """Train the stages that the plan unfreezes, and the head; returns ``warm`` if it unfreezes none."""
+    """Train the stages that the plan unfreezes, and the head.
+
+    Returns ``warm`` if the plan unfreezes none, and ``warm`` with the reason if the phase was abandoned.
+    """
     if not plan.decision.unfreeze_epochs:
         logger.info("Fine-tuning is skipped (%s).", plan.summary)
         return warm
@@ -120,6 +132,8 @@ def fine_tune(
     start = TrainResult(warm.model(), warm.best)
     phases = [fine_tuning_phase(config, plan.decision)]
     (result,) = run_phases(start, phases, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
+    if result.failure:
+        return replace(warm, failure=result.failure)
     if result.best_epoch == 0:
         logger.warning(
             "No epoch of fine-tuning was better than the warm head on the validation images; its weights are kept."
