@@ -33,6 +33,7 @@ with gc_paused():
     from graft.training.folds import cross_validate_fold, summarize
     from graft.training.history import EpochMetrics, Phase
     from graft.training.plan import make_plan
+    from graft.training.selection import choose_recipe
 
 seconds: dict[str, float] = {}
 
@@ -63,6 +64,16 @@ def main() -> None:
     with timed("plan_training"):
         plan = make_plan(split, model, training, seed)
         recipe.precompute_features(split, model, training, plan)
+    fold_results = []
+    for fold in range(fold_count):
+        with timed(f"fold_{fold}"):
+            fold_results.append(
+                cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=ignore_epoch)
+            )
+    with timed("choose_recipe"):
+        plan = choose_recipe(fold_results, plan, training)
+    with timed("summarize_folds"):
+        temperature = summarize(fold_results, plan).temperature
     config = plan.with_compute(training.train_config)
     with timed("warm_up_head"):
         warm = recipe.warm_up_head(
@@ -73,14 +84,6 @@ def main() -> None:
             split, warm, train_config=config, config=training.fine_tune, plan=plan, seed=seed,
             on_epoch_end=ignore_epoch,
         )  # fmt: skip
-    fold_results = []
-    for fold in range(fold_count):
-        with timed(f"fold_{fold}"):
-            fold_results.append(
-                cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=ignore_epoch)
-            )
-    with timed("summarize_folds"):
-        temperature = summarize(fold_results).temperature
     with timed("evaluate_holdout"):
         holdout = recipe.evaluate_holdout(split, tuned, temperature=temperature, compute=plan.compute)
     with timed("export_onnx"):

@@ -14,6 +14,7 @@ from graft.config.parameters import (
 from graft.config.training import TrainingConfig
 from graft.integrations.strict_pipeline import strict_pipeline
 from graft.models.weights import fingerprint_model
+from steps.choose_recipe import choose_recipe
 from steps.evaluate_holdout import evaluate_holdout
 from steps.export_onnx import export_onnx
 from steps.fine_tune import fine_tune
@@ -39,27 +40,29 @@ def training_pipeline(
     registry: RegistryConfig = RegistryConfig(),
     seed: int = 0,
 ) -> None:
-    """Validate, split, plan, warm up, fine-tune, cross-validate, evaluate, export, register."""
+    """Validate, split, plan, cross-validate, choose, warm up, fine-tune, evaluate, export, register."""
     # Data
     manifest = ingest_images(data.root, data.limits)
     report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
     split, folds = split_data(manifest, report, data.split, cross_validation.folds, seed)
 
-    # Final model. The fingerprint is part of the cache key of each step, so a replaced weights file is noticed.
+    # Cross-validation: each fold trains the planned recipe. The fingerprint is part of the cache key of each step, so a
+    # replaced weights file is noticed.
     fingerprinted = fingerprint_model(model)
     plan = plan_training(split, fingerprinted, training, seed)
-    warm = warm_up_head(split, fingerprinted, training.train_config, training.warm_up, plan, seed)
-    tuned = fine_tune(split, warm, training.train_config, training.fine_tune, plan, seed)
-
-    # Cross-validation. Each fold repeats the whole recipe; together they calibrate the final model.
     results = [
         train_fold(folds, fold, fingerprinted, training, plan, seed, id=f"fold_{fold}")
         for fold in range(cross_validation.folds)
     ]
-    summary, temperature = summarize_folds(results)
+    recipe = choose_recipe(results, plan, training)
+    summary, temperature = summarize_folds(results, recipe)
+
+    # Final model
+    warm = warm_up_head(split, fingerprinted, training.train_config, training.warm_up, recipe, seed)
+    tuned = fine_tune(split, warm, training.train_config, training.fine_tune, recipe, seed)
 
     # Evaluation on images that no model was trained on
-    holdout = evaluate_holdout(split, tuned, temperature, plan)
+    holdout = evaluate_holdout(split, tuned, temperature, recipe)
 
     # Export, comparison with torch, registration
     exported = export_onnx(manifest, tuned, temperature, summary, holdout, export.opset)
@@ -68,7 +71,7 @@ def training_pipeline(
 
     # Never cached, so that each MLflow run is complete even if all other steps were.
     report_run(
-        manifest, report, plan, warm, tuned, summary, holdout, exported, check, registration,
+        manifest, report, recipe, warm, tuned, summary, holdout, exported, check, registration,
         parameters=TrainingParameters(
             data=data, model=model, training=training, cross_validation=cross_validation,
             export=export, registry=registry, seed=seed,

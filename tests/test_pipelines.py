@@ -24,12 +24,13 @@ ZENML_RUN = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline",
 GRAFT_RUN = ("graft", "run", "small.yaml")  # equivalent, but starts faster
 NEVER_CACHED = {"ingest_images", "register_model", "report_run"}
 TRAINING = {"warm_up_head", "fine_tune", "fold_0", "fold_1"}
-EVALUATION = {"summarize_folds", "evaluate_holdout", "export_onnx", "validate_onnx"}
+EVALUATION = {"choose_recipe", "summarize_folds", "evaluate_holdout", "export_onnx", "validate_onnx"}
 ALL_STEPS = NEVER_CACHED | {"validate_data", "split_data", "plan_training"} | TRAINING | EVALUATION
 HEADLINE = {
     "data/images", "data/quarantined", "warmup/train_loss", "warmup/val_accuracy", "finetune/train_loss",
     "finetune/val_accuracy", "finetune/val_macro_f1", "finetune/lr_head", "cv/accuracy_mean", "cv/accuracy_std",
-    "cv/macro_f1_mean", "cv/accuracy_head_only_mean", "holdout/accuracy", "holdout/macro_f1", "holdout/ece",
+    "cv/macro_f1_mean", "cv/accuracy_head_only_mean", "cv/accuracy_fine_tuned_mean", "holdout/accuracy",
+    "holdout/macro_f1", "holdout/ece",
     "onnx/max_abs_error", "onnx/top1_agreement", "onnx/latency_ms", "time/fine_tune_s", "time/ingest_images_s",
 }  # fmt: skip
 RUNS = """

@@ -16,7 +16,7 @@ from graft.config.training import FineTuneConfig, TrainingConfig, TrainLoopConfi
 from graft.data.manifest import scan
 from graft.features.loaders import DatasetInfo
 from graft.models.backbones import build_model, preprocessing_for
-from graft.training.strategy import STRATEGY_RULES, choose, decide, evenly_spaced_epochs, measure_similarity
+from graft.training.strategy import choose, decide, evenly_spaced_epochs, measure_similarity
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
@@ -53,14 +53,13 @@ def test_auto_never_unfreezes_less_for_more_images_or_a_farther_task(
     farther = choose(stages, images, similarity - 0.4)
     assert len(choose(stages, images + 500, similarity).unfreeze_epochs) >= len(decision.unfreeze_epochs)
     assert len(farther.unfreeze_epochs) >= len(decision.unfreeze_epochs)
-    assert farther.lr_factor <= decision.lr_factor <= 1
     assert str(images) in decision.reason
 
 
-def test_auto_trains_the_head_only_for_few_similar_images_and_all_stages_for_many_dissimilar_ones() -> None:
-    assert choose(19, 60, 0.95).strategy == "head_only"
-    assert choose(19, 5000, 0.1).strategy == "full"
-    assert STRATEGY_RULES[-1].images_per_class == 0
+def test_auto_proposes_two_thirds_of_the_stages_for_few_similar_images_and_all_for_many_dissimilar_ones() -> None:
+    assert len(choose(19, 60, 0.95).unfreeze_epochs) == 12
+    assert choose(19, 60, 0.95).strategy == "last_stages"
+    assert choose(19, 2000, 0.1).strategy == "full"
 
 
 def test_similarity_is_high_if_frozen_features_separate_the_classes(digits: Path) -> None:

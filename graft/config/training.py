@@ -128,13 +128,14 @@ class FineTuneConfig(StrictModel):
 
     The learning rate of each stage toward the input is ``layer_decay`` times that of the next. ``unfrozen_stages`` is
     the number of stages that are unfrozen; ``unfreeze_epochs`` holds the epoch for each, from the output toward the
-    input, counted from 0. Training stops after ``patience`` epochs without a better ``select_by`` metric.
+    input, counted from 0. With ``patience``, training stops after that many epochs without a
+    better ``select_by`` metric, and the best epoch is the result; without it, the last epoch is.
     """
 
-    epochs: PositiveInt = 3
-    learning_rate: LearningRate = 1e-4
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.3
-    patience: PositiveInt = 3
+    epochs: PositiveInt = 10
+    learning_rate: LearningRate = 5e-4
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
+    patience: PositiveInt | None = None
     unfrozen_stages: PositiveInt | None = None
     unfreeze_epochs: Epochs | None = None
     lora: LoraConfig | None = None

@@ -112,16 +112,16 @@ def folds(result: CrossValidation) -> Figure:
     x = np.arange(len(result.accuracies))
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.vlines(x, result.head_only_accuracies, result.accuracies, color=QUIET, linewidth=1.5)
-    # A ring, which stays visible around the final dot if fine-tuning changed nothing or was skipped.
+    axes.vlines(x, result.head_only_accuracies, result.fine_tuned_accuracies, color=QUIET, linewidth=1.5)
+    # A ring, which stays visible around the dot if fine-tuning changed nothing or was skipped.
     axes.scatter(x, result.head_only_accuracies, s=80, color="white", edgecolors=ORANGE, label="head only", zorder=2)
-    axes.scatter(x, result.accuracies, color=GREEN, label="final", zorder=3)
+    axes.scatter(x, result.fine_tuned_accuracies, color=GREEN, label="fine-tuned", zorder=3)
     mean, spread = float(np.mean(result.accuracies)), float(np.std(result.accuracies, ddof=1))
     axes.axhspan(mean - spread, mean + spread, color=GREEN, alpha=0.1, linewidth=0)
     axes.axhline(mean, color=GREEN, linewidth=1)
     axes.set_xticks(x, [f"fold {k}" for k in x])
     axes.set_xlim(-0.5, len(x) - 0.5)
-    style_axes(axes, f"Accuracy {mean:.3f} ± {spread:.3f}")
+    style_axes(axes, f"Accuracy of the chosen recipe {mean:.3f} ± {spread:.3f}")
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,12 +50,15 @@ class FoldResult:
 class CrossValidation:
     """All folds: accuracy and macro-F1 (0..1) of each, and the out-of-fold predictions of every training image.
 
+    ``accuracies``, ``macro_f1s`` and ``out_of_fold`` are those of the chosen recipe.
+
     ``out_of_fold.temperature`` is fitted on these predictions; it calibrates the final model.
     """
 
     accuracies: list[float]
     macro_f1s: list[float]
     head_only_accuracies: list[float]
+    fine_tuned_accuracies: list[float]
     out_of_fold: Predictions
 
     @property
@@ -70,6 +73,7 @@ class CrossValidation:
             "cv/accuracy_std": float(np.std(self.accuracies, ddof=1)),
             "cv/macro_f1_mean": float(np.mean(self.macro_f1s)),
             "cv/accuracy_head_only_mean": float(np.mean(self.head_only_accuracies)),
+            "cv/accuracy_fine_tuned_mean": float(np.mean(self.fine_tuned_accuracies)),
         }
 
 
@@ -101,14 +105,16 @@ def cross_validate_fold(
     return FoldResult(fold, predictions[0], predictions[-1], results[0].history, fine_tune_history, results[-1].failure)
 
 
-def summarize(results: list[FoldResult]) -> CrossValidation:
-    """Combine the folds, and fit the temperature on their out-of-fold predictions."""
+def summarize(results: list[FoldResult], plan: TrainingPlan) -> CrossValidation:
+    """Combine the folds for the recipe that ``plan`` chose, and fit the temperature on their predictions."""
     results = sorted(results, key=lambda result: result.fold)
-    joined = concatenate_predictions([result.fine_tuned for result in results])
-    temperature = fit_temperature(joined.logits, joined.labels)
+    fine_tunes = bool(plan.decision.unfreeze_epochs)
+    chosen = [result.fine_tuned if fine_tunes else result.head_only for result in results]
+    joined = concatenate_predictions(chosen)
     return CrossValidation(
-        [result.fine_tuned.accuracy for result in results],
-        [result.fine_tuned.macro_f1 for result in results],
-        [result.head_only.accuracy for result in results],
-        Predictions(joined.paths, joined.labels, joined.logits, joined.classes, temperature),
+        accuracies=[predictions.accuracy for predictions in chosen],
+        macro_f1s=[predictions.macro_f1 for predictions in chosen],
+        head_only_accuracies=[result.head_only.accuracy for result in results],
+        fine_tuned_accuracies=[result.fine_tuned.accuracy for result in results],
+        out_of_fold=replace(joined, temperature=fit_temperature(joined.logits, joined.labels)),
     )

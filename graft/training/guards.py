@@ -27,7 +27,9 @@ def check_epoch(
     """
     is_last = epoch + 1 == phase.epochs
     if before is not None:
-        check_forgetting(before, metrics, len(predictions.labels), len(predictions.classes))
+        # Without patience the last epoch is the result, and a drop at the peak learning rate is often temporary.
+        if is_last or phase.patience is not None:
+            check_forgetting(before, metrics, len(predictions.labels), len(predictions.classes))
     elif is_last and not phase.unfreeze_epochs:
         check_above_chance(predictions, phase)
     if is_last:

@@ -41,9 +41,9 @@ class Phase:
         return cls(WARM_UP, config.epochs, config.learning_rate)
 
     @classmethod
-    def fine_tune(cls, config: FineTuneConfig, unfreeze_epochs: tuple[int, ...], lr_factor: float = 1.0) -> Phase:
+    def fine_tune(cls, config: FineTuneConfig, unfreeze_epochs: tuple[int, ...]) -> Phase:
         """Fine-tuning of the head and of the stages in ``unfreeze_epochs``."""
-        lr = config.learning_rate * lr_factor
+        lr = config.learning_rate
         return cls(FINE_TUNE, config.epochs, lr, config.layer_decay, config.patience, unfreeze_epochs, config.lora)
 
     @property

@@ -59,10 +59,7 @@ def find_lr(parameters: TrainingParameters, phase: Literal["warm_up", "fine_tune
     images = training_images(split, preprocessing_for(model.config))
     start, config = TrainResult(new_head_model(model, split.classes, seed)), training.train_config
     results = run_phases(start, earlier, config, images, seed=seed, on_epoch_end=lambda *_: None)
-    result = run_lr_finder([start, *results][-1], searched, config, images, seed)
-    factor = plan.decision.lr_factor if phase == "fine_tune" else 1.0  # training multiplies by it
-    learning_rates = [lr / factor for lr in result.learning_rates]
-    return LRFinderResult(learning_rates, result.losses, result.suggestion / factor)
+    return run_lr_finder([start, *results][-1], searched, config, images, seed)
 
 
 def run_lr_finder(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft.compute.autotune import autotune, describe
-from graft.config.training import ComputeConfig, FineTuneConfig, TrainingConfig, TrainLoopConfig
+from graft.config.training import ComputeConfig, FineTuneConfig, TrainingConfig, TrainLoopConfig, WarmUpConfig
 from graft.data.splits import Split
 from graft.features.loaders import DatasetInfo
 from graft.models import lora
@@ -89,6 +89,20 @@ class TrainingPlan:
         """A copy of a training config with the plan's compute settings."""
         return config.model_copy(update={"compute": self.compute})
 
+    def with_reason(self, reason: str) -> TrainingPlan:
+        """The plan with another reason appended to that of its decision."""
+        return replace(self, decision=replace(self.decision, reason=f"{self.decision.reason}; {reason}"))
+
+    def without_fine_tuning(self, warm_up: WarmUpConfig, reason: str) -> TrainingPlan:
+        """The plan for the head alone."""
+        head_only = [
+            replace(stage, unfreeze_epoch=1, learning_rate=warm_up.learning_rate)
+            if stage.stage == "head"
+            else StagePlan(stage.stage, stage.parameters, 0, 0, 0.0, "statistics frozen" if stage.batch_norms else "")
+            for stage in self.stages
+        ]
+        return replace(self, decision=StrategyDecision("head_only", (), reason), stages=head_only)
+
     def table(self) -> list[tuple[str, ...]]:
         """One row of text for each stage, from input to output, under ``COLUMNS``."""
         return [
@@ -134,7 +148,7 @@ def make_plan(split: Split, model: FingerprintedModel, training: TrainingConfig,
 
 def fine_tuning_phase(config: FineTuneConfig, decision: StrategyDecision) -> Phase:
     """The fine-tuning phase of a decision."""
-    return Phase.fine_tune(config, decision.unfreeze_epochs, decision.lr_factor)
+    return Phase.fine_tune(config, decision.unfreeze_epochs)
 
 
 def stage_plans(network: nn.Module, phase: Phase, batch_norm: BatchNormPolicy) -> list[StagePlan]:

@@ -1,7 +1,7 @@
 """Which stages are unfrozen after warm-up, and when: as the config says, or chosen from the data.
 
-``auto`` follows the common advice on transfer learning: the fewer the images, and the closer the task to the backbone's
-pretraining, the fewer stages should train.
+``auto`` proposes how many stages to fine-tune by the number of images, and by how close the task is to the backbone's
+pretraining. The folds then decide whether to fine-tune at all (``graft.training.selection``).
 """
 
 from __future__ import annotations
@@ -32,36 +32,31 @@ REQUESTED = "set in the config"
 class StrategyRule:
     """For a median class of at least ``images_per_class`` images, the fraction of stages to unfreeze.
 
-    The fraction depends on whether the task is ``similar`` or ``related`` to the backbone's, or ``far`` from it;
-    for a far task, learning rates are multiplied by ``far_lr_factor``.
+    The fraction depends on whether the task is ``similar`` or ``related`` to the backbone's, or ``far`` from it.
     """
 
     images_per_class: int
     similar: float
     related: float
     far: float
-    far_lr_factor: float = 0.3
 
 
+# Fine-tuning about two thirds of the stages is a candidate for every task: whether it is better than the head alone is
+# left to the folds (graft/training/selection.py). Only with many images or a far task is more unfrozen.
 STRATEGY_RULES = (
-    StrategyRule(1000, similar=0.5, related=1.0, far=1.0),
-    StrategyRule(300, similar=0.1, related=0.5, far=1.0),
-    StrategyRule(100, similar=0.0, related=0.25, far=0.5),
-    StrategyRule(0, similar=0.0, related=0.1, far=0.25),
+    StrategyRule(1000, similar=0.65, related=1.0, far=1.0),
+    StrategyRule(300, similar=0.65, related=0.65, far=1.0),
+    StrategyRule(0, similar=0.65, related=0.65, far=0.65),
 )
 
 
 @dataclass(frozen=True)
 class StrategyDecision:
-    """The strategy, the epoch at which each stage is unfrozen (from the output toward the input), and the reason.
-
-    ``lr_factor`` multiplies the learning rate of fine-tuning.
-    """
+    """The strategy, the epoch at which each stage is unfrozen (from the output toward the input), and the reason."""
 
     strategy: str
     unfreeze_epochs: tuple[int, ...]
     reason: str
-    lr_factor: float = 1.0
 
 
 def decide(config: TrainingConfig, stages: int, images_per_class: int, similarity: float | None) -> StrategyDecision:
@@ -92,7 +87,7 @@ def choose(stages: int, images_per_class: int, similarity: float) -> StrategyDec
         f"{images_per_class} images in the median class, and a task {relation} what the backbone was trained on "
         f"(nearest neighbours in its frozen features score {similarity:.2f}; 0 is chance, 1 is perfect)"
     )
-    return StrategyDecision(strategy, (0,) * count, reason, rule.far_lr_factor if distance == "far" else 1.0)
+    return StrategyDecision(strategy, (0,) * count, reason)
 
 
 def stage_count(fraction: float, stages: int) -> int:
