@@ -34,15 +34,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser.add_argument("--json", type=Path, help="save the results to this file")
     options = parser.parse_args()
     results = []
     for folder in options.data:
         for seed in range(options.seeds):
             overrides = [f"data.root={folder}", f"model.weights={options.weights}", f"seed={seed}", *options.set]
             results.append({"data": folder.name, "seed": seed} | evaluate_default(overrides))
+            save_results(results, options.json)
             print(results[-1], flush=True)
-    save_results(results, options.out)
 
 
 def evaluate_default(overrides: list[str]) -> dict[str, Any]:

@@ -60,10 +60,15 @@ class Predictions:
         return float(np.mean(areas)) if areas else 0.5
 
     @property
+    def image_losses(self) -> np.ndarray:
+        """The cross-entropy of each image, ``[images]``, in nats."""
+        log_probs = log_softmax(self.logits / self.temperature, axis=1)
+        return np.asarray(-log_probs[np.arange(len(self.labels)), self.labels])
+
+    @property
     def loss(self) -> float:
         """The mean cross-entropy in nats."""
-        log_probs = log_softmax(self.logits / self.temperature, axis=1)
-        return float(-log_probs[np.arange(len(self.labels)), self.labels].mean())
+        return float(self.image_losses.mean())
 
     @property
     def ece(self) -> float:

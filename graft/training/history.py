@@ -43,8 +43,15 @@ class Phase:
     @classmethod
     def fine_tune(cls, config: FineTuneConfig, unfreeze_epochs: tuple[int, ...]) -> Phase:
         """Fine-tuning of the head and of the stages in ``unfreeze_epochs``."""
-        lr = config.learning_rate
-        return cls(FINE_TUNE, config.epochs, lr, config.layer_decay, config.patience, unfreeze_epochs, config.lora)
+        return cls(
+            FINE_TUNE,
+            config.epochs,
+            config.learning_rate,
+            config.layer_decay,
+            config.patience,
+            unfreeze_epochs,
+            config.lora,
+        )
 
     @property
     def config_section(self) -> str:

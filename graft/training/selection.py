@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from graft.config.training import TrainingConfig
 from graft.evaluation.calibration import fit_temperature
@@ -53,17 +51,11 @@ def choose_recipe(results: list[FoldResult], plan: TrainingPlan, training: Train
 def fine_tuning_gain(results: list[FoldResult]) -> FineTuningGain:
     """The paired gain over the test images of all folds, each side calibrated by a temperature of its own."""
     results = sorted(results, key=lambda result: result.fold)
-    head_only = _image_losses(concatenate_predictions([result.head_only for result in results]))
-    fine_tuned = _image_losses(concatenate_predictions([result.fine_tuned for result in results]))
-    gains = head_only - fine_tuned
+    head_only = _calibrated(concatenate_predictions([result.head_only for result in results]))
+    fine_tuned = _calibrated(concatenate_predictions([result.fine_tuned for result in results]))
+    gains = head_only.image_losses - fine_tuned.image_losses
     return FineTuningGain(float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains))))
 
 
-def _image_losses(predictions: Predictions) -> np.ndarray:
-    """Calibrated cross-entropy of each image, float64 ``[images]``, in nats."""
-    temperature = fit_temperature(predictions.logits, predictions.labels)
-    calibrated = Predictions(
-        predictions.paths, predictions.labels, predictions.logits, predictions.classes, temperature
-    )
-    chosen = calibrated.probabilities[np.arange(len(predictions.labels)), predictions.labels]
-    return np.asarray(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)))
+def _calibrated(predictions: Predictions) -> Predictions:
+    return replace(predictions, temperature=fit_temperature(predictions.logits, predictions.labels))
