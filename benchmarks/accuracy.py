@@ -17,10 +17,10 @@ import graft.integrations.logging_setup  # noqa: F401
 from graft.config.yaml_file import training_parameters
 from graft.data.splits import make_folds
 from graft.training import recipe
-from graft.training.folds import cross_validate_fold, summarize
+from graft.training.cross_validation import choose_recipe, drop_candidates
+from graft.training.folds import FoldResult, cross_validate_fold
 from graft.training.history import EpochMetrics, Phase
 from graft.training.plan import make_plan
-from graft.training.selection import choose_recipe, fine_tuning_gain
 from graft.training.standalone import prepare_standalone
 from saving import save_results
 
@@ -54,19 +54,18 @@ def evaluate_default(overrides: list[str]) -> dict[str, Any]:
     plan = make_plan(split, model, training, seed)
     recipe.precompute_features(split, model, training, plan)
     folds = make_folds(split, parameters.cross_validation.folds, seed)
-    results = [
-        cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=ignore_epoch)
-        for fold in range(parameters.cross_validation.folds)
-    ]
-    chosen = choose_recipe(results, plan, training)
-    summary, gain = summarize(results, chosen), fine_tuning_gain(results)
+    results: list[FoldResult] = []
+    for fold in range(parameters.cross_validation.folds):
+        competing = drop_candidates(plan, results[0]) if results else plan
+        results.append(
+            cross_validate_fold(folds, fold, model.config, training, competing, seed=seed, on_epoch_end=ignore_epoch)
+        )
+    chosen, summary = choose_recipe(results, plan)
     config = chosen.with_compute(training.train_config)
     warm = recipe.warm_up_head(
         split, model, train_config=config, warm_up=training.warm_up, seed=seed, on_epoch_end=ignore_epoch
     )
-    tuned = recipe.fine_tune(
-        split, warm, train_config=config, config=training.fine_tune, plan=chosen, seed=seed, on_epoch_end=ignore_epoch
-    )
+    tuned = recipe.fine_tune(split, warm, train_config=config, plan=chosen, seed=seed, on_epoch_end=ignore_epoch)
     seconds = time.perf_counter() - start
     holdout = {
         name: recipe.evaluate_holdout(
@@ -75,8 +74,9 @@ def evaluate_default(overrides: list[str]) -> dict[str, Any]:
         for name, checkpoint in (("holdout", tuned), ("holdout_head_only", warm))
     }
     return {
-        "strategy": chosen.decision.strategy,
-        "gain_nats": (gain.mean, gain.standard_error),
+        "recipe": chosen.recipe.name,
+        "epochs": chosen.recipe.phase.last_epoch,
+        "candidates": {score.name: (score.log_loss, score.outcome) for score in summary.candidates},
         **summary.to_metrics(),
         **holdout,
         "seconds": seconds,

@@ -30,10 +30,10 @@ with gc_paused():
     from graft.models.weights import fingerprint_model
     from graft.training import recipe
     from graft.training.config_checks import check_training_config
-    from graft.training.folds import cross_validate_fold, summarize
+    from graft.training.cross_validation import choose_recipe, drop_candidates
+    from graft.training.folds import FoldResult, cross_validate_fold
     from graft.training.history import EpochMetrics, Phase
     from graft.training.plan import make_plan
-    from graft.training.selection import choose_recipe
 
 seconds: dict[str, float] = {}
 
@@ -64,26 +64,24 @@ def main() -> None:
     with timed("plan_training"):
         plan = make_plan(split, model, training, seed)
         recipe.precompute_features(split, model, training, plan)
-    fold_results = []
+    fold_results: list[FoldResult] = []
     for fold in range(fold_count):
         with timed(f"fold_{fold}"):
-            fold_results.append(
-                cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=ignore_epoch)
+            competing = drop_candidates(plan, fold_results[0]) if fold_results else plan
+            result = cross_validate_fold(
+                folds, fold, model.config, training, competing, seed=seed, on_epoch_end=ignore_epoch
             )
+            fold_results.append(result)
     with timed("choose_recipe"):
-        plan = choose_recipe(fold_results, plan, training)
-    with timed("summarize_folds"):
-        temperature = summarize(fold_results, plan).temperature
+        plan, summary = choose_recipe(fold_results, plan)
+        temperature = summary.temperature
     config = plan.with_compute(training.train_config)
     with timed("warm_up_head"):
         warm = recipe.warm_up_head(
             split, model, train_config=config, warm_up=training.warm_up, seed=seed, on_epoch_end=ignore_epoch
         )
     with timed("fine_tune"):
-        tuned = recipe.fine_tune(
-            split, warm, train_config=config, config=training.fine_tune, plan=plan, seed=seed,
-            on_epoch_end=ignore_epoch,
-        )  # fmt: skip
+        tuned = recipe.fine_tune(split, warm, train_config=config, plan=plan, seed=seed, on_epoch_end=ignore_epoch)
     with timed("evaluate_holdout"):
         holdout = recipe.evaluate_holdout(split, tuned, temperature=temperature, compute=plan.compute)
     with timed("export_onnx"):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from io import BytesIO
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from zenml.enums import VisualizationType
 
 from graft.evaluation.metrics import Predictions
 from graft.reports import figures
-from graft.training.folds import CrossValidation, FoldResult
+from graft.training.cross_validation import CrossValidation
+from graft.training.folds import CandidateResult, FoldResult
 from graft.training.history import EpochMetrics
 from materializers.base import FolderMaterializer, canonical_json, digest
 
@@ -23,18 +26,25 @@ class ArraysMaterializer(FolderMaterializer):
 
     def write_predictions(self, name: str, predictions: Predictions) -> None:
         """Write logits and labels as arrays, the other fields as JSON."""
-        for part, array in (("logits", predictions.logits), ("labels", predictions.labels)):
-            buffer = BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            self.write_bytes(f"{name}_{part}.npy", buffer.getvalue())
+        self.write_array(f"{name}_logits.npy", predictions.logits)
+        self.write_array(f"{name}_labels.npy", predictions.labels)
         self.write_json(f"{name}.json", _metadata(predictions))
 
     def read_predictions(self, name: str) -> Predictions:
         """Read what ``write_predictions`` wrote."""
-        logits, labels = (
-            np.load(BytesIO(self.read_bytes(f"{name}_{part}.npy")), allow_pickle=False) for part in ("logits", "labels")
-        )
+        logits, labels = self.read_array(f"{name}_logits.npy"), self.read_array(f"{name}_labels.npy")
         return Predictions(labels=labels, logits=logits, **self.read_json(f"{name}.json"))
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        """Write an array as ``.npy``."""
+        buffer = BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        self.write_bytes(name, buffer.getvalue())
+
+    def read_array(self, name: str) -> np.ndarray:
+        """Read what ``write_array`` wrote."""
+        array: np.ndarray = np.load(BytesIO(self.read_bytes(name)), allow_pickle=False)
+        return array
 
 
 class PredictionsMaterializer(ArraysMaterializer):
@@ -71,48 +81,72 @@ class FoldResultMaterializer(ArraysMaterializer):
     def load(self, data_type: type[Any]) -> FoldResult:  # noqa: ARG002
         """Read a fold."""
         metadata = self.read_json("fold.json")
-        warm_up, fine_tune = ([EpochMetrics(**epoch) for epoch in metadata[name]] for name in ("warm_up", "fine_tune"))
-        head_only, fine_tuned = self.read_predictions("head_only"), self.read_predictions("fine_tuned")
-        return FoldResult(metadata["fold"], head_only, fine_tuned, warm_up, fine_tune, metadata["failure"])
+        candidates = [self._read_candidate(number, fields) for number, fields in enumerate(metadata.pop("candidates"))]
+        return FoldResult(labels=self.read_array("labels.npy"), candidates=candidates, **metadata)
 
     def save(self, data: FoldResult) -> None:
-        """Write a fold."""
+        """Write a fold: the logits of each candidate and number of epochs as arrays, the rest as JSON."""
         self.write_json("fold.json", self._metadata(data))
-        self.write_predictions("head_only", data.head_only)
-        self.write_predictions("fine_tuned", data.fine_tuned)
+        for name, array in self._arrays(data).items():
+            self.write_array(name, array)
 
     def extract_metadata(self, data: FoldResult) -> dict[str, Any]:
-        """The accuracies."""
-        return {"accuracy": data.fine_tuned.accuracy, "accuracy_head_only": data.head_only.accuracy}
+        """The metrics, as in MLflow."""
+        return {name.removeprefix("fold/"): value for name, value in data.to_metrics().items()}
 
     def compute_content_hash(self, data: FoldResult) -> str:
-        """Hash every field."""
-        predictions = (predictions_hash(data.head_only) + predictions_hash(data.fine_tuned)).encode()
-        return digest(canonical_json(self._metadata(data)), predictions)
+        """Hash everything but the seconds, which differ between runs."""
+        metadata = self._metadata(data)
+        for candidate in metadata["candidates"]:
+            del candidate["seconds"]
+        return digest(canonical_json(metadata), *(array.tobytes() for array in self._arrays(data).values()))
+
+    def _read_candidate(self, number: int, fields: dict[str, Any]) -> CandidateResult:
+        logits = {epochs: self.read_array(f"logits_{number}_{epochs}.npy") for epochs in fields.pop("epochs")}
+        history = [EpochMetrics(**epoch) for epoch in fields.pop("history")]
+        return CandidateResult(logits=logits, history=history, **fields)
+
+    def _arrays(self, data: FoldResult) -> dict[str, np.ndarray]:
+        logits = {
+            f"logits_{number}_{epochs}.npy": array
+            for number, candidate in enumerate(data.candidates)
+            for epochs, array in candidate.logits.items()
+        }
+        return {"labels.npy": data.labels, **logits}
 
     def _metadata(self, data: FoldResult) -> dict[str, Any]:
-        histories = {name: [asdict(epoch) for epoch in getattr(data, name)] for name in ("warm_up", "fine_tune")}
-        return {"fold": data.fold, "failure": data.failure, **histories}
+        candidates = [
+            {
+                "name": candidate.name, "seconds": candidate.seconds, "failure": candidate.failure,
+                "epochs": sorted(candidate.logits), "history": [asdict(epoch) for epoch in candidate.history],
+            }
+            for candidate in data.candidates
+        ]  # fmt: skip
+        return {"fold": data.fold, "paths": data.paths, "classes": data.classes, "candidates": candidates}
 
 
 class CrossValidationMaterializer(ArraysMaterializer):
-    """Stores all folds."""
+    """Stores the cross-validation."""
 
     ASSOCIATED_TYPES = (CrossValidation,)
 
     def load(self, data_type: type[Any]) -> CrossValidation:  # noqa: ARG002
-        """Read the folds."""
-        return CrossValidation(**self.read_json("folds.json"), out_of_fold=self.read_predictions("out_of_fold"))
+        """Read the cross-validation."""
+        fields = self.read_json("cross_validation.json")
+        types = get_type_hints(CrossValidation)
+        values = {name: TypeAdapter(types[name]).validate_python(value) for name, value in fields.items()}
+        return CrossValidation(**values, out_of_fold=self.read_predictions("out_of_fold"))
 
     def save(self, data: CrossValidation) -> None:
-        """Write the folds."""
-        self.write_json("folds.json", self._metadata(data))
+        """Write the cross-validation."""
+        self.write_json("cross_validation.json", self._metadata(data))
         self.write_predictions("out_of_fold", data.out_of_fold)
 
     def save_visualizations(self, data: CrossValidation) -> dict[str, VisualizationType]:
-        """Show the accuracy of each fold, the confusion matrix and the reliability diagram."""
+        """Show the candidates, the accuracy of each fold, the confusion matrix and the reliability diagram."""
         return self.show(
             figures={
+                "candidates": figures.candidates(data),
                 "folds": figures.folds(data),
                 "confusion": figures.confusion(data.out_of_fold),
                 "reliability": figures.reliability(data.out_of_fold),
@@ -124,11 +158,16 @@ class CrossValidationMaterializer(ArraysMaterializer):
         return {name.removeprefix("cv/"): value for name, value in data.to_metrics().items()}
 
     def compute_content_hash(self, data: CrossValidation) -> str:
-        """Hash every field."""
-        return digest(canonical_json(self._metadata(data)), predictions_hash(data.out_of_fold).encode())
+        """Hash everything but the seconds, which differ between runs."""
+        metadata = self._metadata(data)
+        for candidate in metadata["candidates"]:
+            del candidate["seconds"]
+        return digest(canonical_json(metadata), predictions_hash(data.out_of_fold).encode())
 
     def _metadata(self, data: CrossValidation) -> dict[str, Any]:
-        return {name: value for name, value in vars(data).items() if name != "out_of_fold"}
+        fields = {name: value for name, value in vars(data).items() if name != "out_of_fold"}
+        metadata: dict[str, Any] = to_jsonable_python(fields)
+        return metadata
 
 
 def predictions_hash(predictions: Predictions) -> str:

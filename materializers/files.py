@@ -35,12 +35,8 @@ class CheckpointMaterializer(FolderMaterializer):
         return self.show(figures={"curves": figures.learning_curves(data.history, [])})
 
     def extract_metadata(self, data: Checkpoint) -> dict[str, Any]:
-        """Architecture, phase, and the metrics of the best epoch."""
-        best = data.best
-        return {
-            "architecture": data.architecture, "phase": data.phase, "best_epoch": data.best_epoch,
-            "val_accuracy": best.val_accuracy, "val_macro_f1": best.val_macro_f1,
-        }  # fmt: skip
+        """Architecture, phase, and its number of epochs."""
+        return {"architecture": data.architecture, "phase": data.phase, "epochs": len(data.history)}
 
     def compute_content_hash(self, data: Checkpoint) -> str:
         """Hash weights and metadata."""

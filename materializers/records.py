@@ -74,8 +74,8 @@ class TrainingPlanMaterializer(RecordMaterializer):
         return self.show(pages={"plan": plan_page(data)})
 
     def extract_metadata(self, data: TrainingPlan) -> dict[str, Any]:
-        """The strategy and its reason."""
-        return {"strategy": data.decision.strategy, "reason": data.decision.reason}
+        """The candidates or the recipe, and the reason."""
+        return {"candidates": [candidate.name for candidate in data.candidates], "reason": data.reason}
 
 
 class ComparisonMaterializer(RecordMaterializer):

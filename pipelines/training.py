@@ -23,7 +23,6 @@ from steps.plan_training import plan_training
 from steps.register_model import register_model
 from steps.report_run import report_run
 from steps.split_data import split_data
-from steps.summarize_folds import summarize_folds
 from steps.train_fold import train_fold
 from steps.validate_data import validate_data
 from steps.validate_onnx import validate_onnx
@@ -46,20 +45,20 @@ def training_pipeline(
     report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
     split, folds = split_data(manifest, report, data.split, cross_validation.folds, seed)
 
-    # Cross-validation: each fold trains the planned recipe. The fingerprint is part of the cache key of each step, so a
-    # replaced weights file is noticed.
+    # Cross-validation: the first fold tries every candidate, the others those that it leaves in the race. The
+    # fingerprint is part of the cache key of each step, so a replaced weights file is noticed.
     fingerprinted = fingerprint_model(model)
     plan = plan_training(split, fingerprinted, training, seed)
-    results = [
-        train_fold(folds, fold, fingerprinted, training, plan, seed, id=f"fold_{fold}")
-        for fold in range(cross_validation.folds)
+    first = train_fold(folds, 0, fingerprinted, training, plan, seed, id="fold_0")
+    others = [
+        train_fold(folds, fold, fingerprinted, training, plan, seed, first, id=f"fold_{fold}")
+        for fold in range(1, cross_validation.folds)
     ]
-    recipe = choose_recipe(results, plan, training)
-    summary, temperature = summarize_folds(results, recipe)
+    recipe, summary, temperature = choose_recipe([first, *others], plan)
 
-    # Final model
+    # Final model, on all training images
     warm = warm_up_head(split, fingerprinted, training.train_config, training.warm_up, recipe, seed)
-    tuned = fine_tune(split, warm, training.train_config, training.fine_tune, recipe, seed)
+    tuned = fine_tune(split, warm, training.train_config, recipe, seed)
 
     # Evaluation on images that no model was trained on
     holdout = evaluate_holdout(split, tuned, temperature, recipe)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml.logger import get_logger
 
-from graft.config.training import TrainingConfig
 from graft.integrations.step_caching import cached_step
-from graft.training import selection
+from graft.training import cross_validation
+from graft.training.cross_validation import CrossValidation
 from graft.training.folds import FoldResult
 from graft.training.plan import TrainingPlan
 
@@ -15,9 +15,11 @@ logger = get_logger(__name__)
 
 @cached_step()
 def choose_recipe(
-    results: list[FoldResult], plan: TrainingPlan, training: TrainingConfig
-) -> Annotated[TrainingPlan, "recipe"]:
-    """Keep the plan, or drop its fine-tuning if ``auto`` proposed it and the folds do not support it."""
-    chosen = selection.choose_recipe(results, plan, training)
-    logger.info(chosen.summary)
-    return chosen
+    results: list[FoldResult], plan: TrainingPlan
+) -> tuple[
+    Annotated[TrainingPlan, "recipe"], Annotated[CrossValidation, "cross_validation"], Annotated[float, "temperature"]
+]:
+    """Choose among the candidates and their numbers of epochs; fit the temperature that calibrates the final model."""
+    recipe, summary = cross_validation.choose_recipe(results, plan)
+    logger.info(recipe.summary)
+    return recipe, summary, summary.temperature

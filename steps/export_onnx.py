@@ -12,7 +12,7 @@ from graft.export.onnx_model import OnnxModel, export
 from graft.integrations.step_caching import cached_step
 from graft.integrations.tracking import TRACKED
 from graft.training.checkpoint import Checkpoint
-from graft.training.folds import CrossValidation
+from graft.training.cross_validation import CrossValidation
 
 
 @cached_step(experiment_tracker=True, settings=TRACKED)

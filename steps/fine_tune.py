@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from graft.config.training import FineTuneConfig, TrainLoopConfig
+from graft.config.training import TrainLoopConfig
 from graft.data.splits import Split
 from graft.integrations.step_caching import cached_step
 from graft.integrations.tracking import TRACKED, log_epoch
@@ -16,12 +16,10 @@ def fine_tune(
     split: Split,
     warm: Checkpoint,
     train_config: TrainLoopConfig,
-    config: FineTuneConfig,
     plan: TrainingPlan,
     seed: int,
 ) -> Annotated[Checkpoint, "checkpoint"]:
     """Fine-tune the checkpoint of the head warm-up; returns it unchanged if the plan unfreezes nothing."""
     return recipe.fine_tune(
-        split, warm, train_config=plan.with_compute(train_config), config=config, plan=plan, seed=seed,
-        on_epoch_end=log_epoch,
-    )  # fmt: skip
+        split, warm, train_config=plan.with_compute(train_config), plan=plan, seed=seed, on_epoch_end=log_epoch
+    )

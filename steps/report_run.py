@@ -11,7 +11,7 @@ from graft.integrations.run_report import RunArtifacts, log_run_report
 from graft.integrations.tracking import TRACKED
 from graft.promotion.registration import Registration
 from graft.training.checkpoint import Checkpoint
-from graft.training.folds import CrossValidation
+from graft.training.cross_validation import CrossValidation
 from graft.training.plan import TrainingPlan
 
 

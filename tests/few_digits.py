@@ -16,12 +16,12 @@ MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
 
 def few_digits(folder: Path, train: int, validation: int) -> TrainingImages:
-    """``train`` and ``validation`` images of each digit, each image a cluster of its own."""
+    """``train`` and, after them, ``validation`` training images of each digit, each a cluster of its own."""
     manifest = scan(folder)
     clusters = {path: number for number, path in enumerate(manifest.table["path"])}
     images = training_images(split_images(manifest, clusters, SplitConfig()), preprocessing_for(MODEL))
+    number = images.train.groupby("label").cumcount()
+    is_train = number < train
     return replace(
-        images,
-        train=images.train.groupby("label").head(train),
-        validation=images.validation.groupby("label").head(validation),
+        images, train=images.train[is_train], validation=images.train[~is_train & (number < train + validation)]
     )

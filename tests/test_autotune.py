@@ -12,10 +12,10 @@ import torch
 from graft.compute.autotune import autotune
 from graft.compute.devices import Compute
 from graft.config.parameters import ModelConfig
-from graft.config.training import ComputeConfig, TrainLoopConfig
+from graft.config.training import ComputeConfig, FineTuneConfig, LoraConfig, TrainLoopConfig
 from graft.models.backbones import build_model
-from graft.training.plan import TrainingPlan
-from graft.training.strategy import StrategyDecision
+from graft.training.plan import StagePlan, TrainingPlan
+from graft.training.strategy import HEAD_ONLY, Candidate
 
 NETWORK = build_model(ModelConfig(architecture="mobilenet_v3_small", weights="letters"), 10, seed=0)
 AUTO = ComputeConfig(device="cpu")
@@ -106,8 +106,11 @@ def test_autotune_works_if_its_result_cannot_be_cached(
     assert "the next run measures again" in caplog.text
 
 
-def test_training_plan_keeps_compute_config_through_json() -> None:
-    plan = TrainingPlan(StrategyDecision("head_only", (), "requested"), 12, None, [], BASELINE)
+def test_training_plan_keeps_every_field_through_json() -> None:
+    fine_tune = FineTuneConfig(learning_rate=2e-4, lora=LoraConfig(rank=2))
+    candidates = [HEAD_ONLY, Candidate("gradual", "gradual", fine_tune, (0, 2), stop_after=3)]
+    stage = StagePlan("features.0", 100, 0, 0, 0.0, "statistics frozen")
+    plan = TrainingPlan(candidates, "requested", 12, None, {"head_only": [stage]}, BASELINE)
     assert TrainingPlan.from_record(json.loads(json.dumps(plan.record()))) == plan
     assert plan.with_compute(TrainLoopConfig(compute=AUTO, batch_size=7)) == TrainLoopConfig(
         compute=BASELINE, batch_size=7

@@ -74,7 +74,7 @@ def test_config_rejects_an_unknown_key_by_name_in_every_section(path: tuple[str,
         (
             ("training",),
             {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [0, 10]}},
-            "give epochs from 0 to 9",
+            "give epochs from 0 to 19",
         ),
         (("training", "warm_up"), {"learning_rate": -1.0}, "greater than 0"),
         (("training", "augmentation"), {"horizontal_flip": 1}, "valid boolean"),
@@ -127,6 +127,17 @@ def test_config_names_the_successor_of_a_renamed_key(
     with pytest.raises(ConfigError) as error:
         training_parameters(path, overrides)
     assert str(error.value) == f"{path}: unknown key 'training.fine_tune.{old}'; it is now called {new}."
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.split.validation_fraction", 0.2), ("training.select_by", "loss"), ("training.fine_tune.patience", 3)],
+)
+def test_config_says_why_a_removed_key_is_not_needed(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"parameters": MINIMAL}))
+    with pytest.raises(ConfigError, match=rf"unknown key '{key}'; remove it: the (folds choose|model is trained)"):
+        training_parameters(path, [f"{key}={value}"])
 
 
 @pytest.mark.parametrize(

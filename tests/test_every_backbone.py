@@ -21,7 +21,7 @@ from graft.models.model_checks import check_model_config
 from graft.models.stages import stage_names, stage_of
 from graft.seeds import seeded
 from graft.training.checkpoint import Checkpoint
-from graft.training.history import WARM_UP, EpochMetrics
+from graft.training.history import WARM_UP
 from graft.training.recipe import cpu_state_dict
 
 ALWAYS = {"convnext_tiny", "mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}
@@ -101,7 +101,7 @@ def test_exported_model_computes_the_same(architecture: str) -> None:
     model = build_model(small, 3, seed=0)
     checkpoint = Checkpoint(
         architecture, small.dropout, ["ant", "bee", "cat"], preprocessing_for(small), WARM_UP,
-        cpu_state_dict(model), "", {}, EpochMetrics(1, 1, 0.5, 0.5, 0.5),
+        cpu_state_dict(model), "", {},
     )  # fmt: skip
     px = preprocessing_for(small).crop_px
     images = np.random.default_rng(0).integers(0, 256, (2, px + 5, px + 11, 3)).astype(np.uint8)

@@ -38,7 +38,7 @@ from graft.training.history import EpochMetrics, Phase
 from graft.training.loop import TrainResult, train
 from graft.training.trainer import Trainer
 
-GRADUAL = Phase("finetune", 3, 1e-4, 0.5, None, (0, 1))
+GRADUAL = Phase("finetune", 3, 1e-4, 0.5, (0, 1))
 LARGE = 10**9
 
 

@@ -64,11 +64,11 @@ def test_check_above_chance_raises_for_a_head_at_chance() -> None:
 
 def test_check_diverged_raises_for_a_head_that_ranks_well_but_is_confidently_wrong() -> None:
     labels = [0, 1] * 10
-    check_diverged(predictions(np.eye(2)[labels], labels), WARM)
+    check_diverged(predictions(np.eye(2)[labels], labels).loss, "validation", 2, WARM)
     logits = np.eye(2)[labels] * 1e6
     logits[0] = logits[0][::-1]  # one image is wrong, with the confidence of all others
     with pytest.raises(TrainingError, match=r"is 5e\+04, and that of guessing 0.693: training diverged; lower tr"):
-        check_diverged(predictions(logits, labels), WARM)
+        check_diverged(predictions(logits, labels).loss, "validation", 2, WARM)
 
 
 def test_check_above_chance_accepts_validation_images_of_one_class() -> None:

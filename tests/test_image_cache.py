@@ -32,7 +32,7 @@ from graft.training.history import EpochMetrics, Phase
 from graft.training.loop import TrainResult, train
 
 LIGHT = training_transform(AugmentationConfig(), Preprocessing(256, 224))
-PHASE = Phase("finetune", 2, 1e-4, 0.5, None, (0,))
+PHASE = Phase("finetune", 2, 1e-4, 0.5, (0,))
 CUTMIX = {"strength": "light", "cutmix_alpha": 1.0}  # with which features cannot be cached
 
 

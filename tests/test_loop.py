@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from few_digits import MODEL, few_digits
@@ -26,7 +27,7 @@ from graft.features.loaders import TrainingImages
 from graft.models.backbones import build_model
 from graft.models.stages import stage_of
 from graft.training.history import EpochMetrics, OnEpochEnd, Phase
-from graft.training.loop import EarlyStopping, TrainResult, train
+from graft.training.loop import TrainResult, train
 from graft.training.trainer import Trainer
 
 WARM = Phase.warm_up(WarmUpConfig(epochs=2, learning_rate=0.01))
@@ -89,15 +90,14 @@ def test_fine_tuning_trains_the_last_stages_but_not_their_batch_norm_statistics(
 
 @pytest.mark.parametrize(("policy", "stages"), [("all_frozen", 0), ("frozen_stages", 3), ("adapt", 13)])
 def test_batch_norm_policy_decides_whose_statistics_change(few: TrainingImages, policy: Any, stages: int) -> None:  # noqa: ANN401
-    # Without patience the last epoch is the result, even if it is no better than the start.
-    result = run(few, replace(FINE, epochs=1, patience=None), make_config(batch_norm=policy))
+    result = run(few, replace(FINE, epochs=1), make_config(batch_norm=policy))
     assert len(changed_stages(result.model, statistics=True)) == stages
     assert changed_stages(result.model) == FINE_STAGES | {"head"}
 
 
 def test_gradual_unfreezing_adds_stages_and_records_a_frozen_digest_for_each_change(few: TrainingImages) -> None:
     reported: list[EpochMetrics] = []
-    phase = replace(FINE, epochs=3, unfreeze_epochs=(0, 1, 1), patience=None)
+    phase = replace(FINE, epochs=3, unfreeze_epochs=(0, 1, 1))
     result = run(few, phase, on_epoch_end=lambda _, __, metrics: reported.append(metrics))
     assert [list(metrics.learning_rates) for metrics in reported] == [
         ["head", "features.12"],
@@ -137,7 +137,7 @@ VARIANTS: dict[str, TrainLoopConfig] = {
 def test_option_trains_what_is_unfrozen_has_an_effect_and_is_reproducible(
     few: TrainingImages, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    phase = replace(FINE, epochs=3 if name in ("one cycle", "constant") else 1, patience=None)
+    phase = replace(FINE, epochs=3 if name in ("one cycle", "constant") else 1)
     first = run(few, phase, VARIANTS[name]).model
     assert changed_stages(first) == FINE_STAGES | {"head"}
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))  # otherwise the second run would read the first one's snapshot
@@ -151,7 +151,7 @@ def test_option_trains_what_is_unfrozen_has_an_effect_and_is_reproducible(
 
 
 def test_lora_adapters_are_merged_and_change_only_the_weights_they_adapt(few: TrainingImages) -> None:
-    result = run(few, replace(FINE, epochs=1, patience=None, lora=LoraConfig(rank=2)))
+    result = run(few, replace(FINE, epochs=1, lora=LoraConfig(rank=2)))
     before, after = build_model(MODEL, 10, seed=0).state_dict(), result.model.state_dict()
     assert changed_stages(result.model) == FINE_STAGES | {"head"}
     norms = [name for name in before if name.startswith("features") and ".1." in name and "weight" in name]
@@ -159,24 +159,27 @@ def test_lora_adapters_are_merged_and_change_only_the_weights_they_adapt(few: Tr
     assert all(torch.equal(before[name], after[name]) for name in norms if before[name].ndim == 1)
 
 
-def test_phase_without_improvement_returns_the_weights_it_started_from(few: TrainingImages) -> None:
-    warm = run(few, WARM)
-    assert warm.best is not None
-    perfect = replace(warm, best=replace(warm.best, val_macro_f1=1.0, val_loss=0.0))
-    tuned = train(perfect, replace(FINE, patience=1), DEFAULT, few, seed=0, on_epoch_end=silent)
-    assert (tuned.best_epoch, tuned.best, len(tuned.history)) == (0, perfect.best, 1)
-    pairs = zip(warm.model.parameters(), tuned.model.parameters(), strict=True)
-    assert all(torch.equal(before, after) for before, after in pairs)
+def test_training_without_validation_images_gives_the_same_weights_and_no_validation_metrics(
+    few: TrainingImages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_validation = run(few)
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))
+    without = run(replace(few, validation=few.validation.head(0)))
+    pairs = zip(with_validation.model.parameters(), without.model.parameters(), strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
+    assert [epoch.val_accuracy for epoch in without.history] == [None, None]
+    assert set(without.history[0].to_metrics("finetune")) == {"finetune/train_loss"} | {
+        f"finetune/lr_{stage}" for stage in ("head", *FINE_STAGES)
+    }
+    assert without.predictions == {}
 
 
-def test_early_stopping_ends_after_patience_epochs_without_improvement_and_keeps_the_best() -> None:
-    def metrics(value: float) -> EpochMetrics:
-        return EpochMetrics(1.0, 1.0, value, value, value)
-
-    stopping = EarlyStopping(replace(FINE, epochs=9, patience=2), "macro_f1", None)
-    is_best = [stopping.update(metrics(value)) for value in (0.5, 0.7, 0.6, 0.7)]
-    assert is_best == [True, True, False, False]
-    assert (stopping.finished, stopping.best_epoch, len(stopping.history)) == (True, 2, 4)
+def test_phase_that_stops_early_is_a_prefix_of_the_whole_phase(few: TrainingImages) -> None:
+    whole = run(few, replace(FINE, epochs=5))
+    stopped = run(few, replace(FINE, epochs=5, stop_after=3))
+    assert stopped.history == whole.history[:3]
+    assert sorted(whole.predictions) == [3, 4, 5]
+    assert np.array_equal(stopped.predictions[3].logits, whole.predictions[3].logits)
 
 
 def test_non_finite_loss_names_the_batch_and_writes_its_paths_to_a_file(few: TrainingImages) -> None:

@@ -22,7 +22,7 @@ from graft.models.backbones import build_model, preprocessing_for
 from graft.models.transforms import Preprocessing
 from graft.models.weights import weights_licence
 from graft.training.checkpoint import Checkpoint
-from graft.training.history import FINE_TUNE, EpochMetrics
+from graft.training.history import FINE_TUNE
 from graft.training.recipe import cpu_state_dict
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
@@ -33,7 +33,7 @@ CLASSES = ["ant", "bee", "größer"]
 def checkpoint() -> Checkpoint:
     return Checkpoint(
         MODEL.architecture, MODEL.dropout, CLASSES, Preprocessing(60, 48, (0.5,) * 3, (0.5,) * 3), FINE_TUNE,
-        cpu_state_dict(build_model(MODEL, 3, seed=0)), weights_licence(MODEL), {}, EpochMetrics(1, 1, 0.5, 0.5, 0.5),
+        cpu_state_dict(build_model(MODEL, 3, seed=0)), weights_licence(MODEL), {},
     )  # fmt: skip
 
 

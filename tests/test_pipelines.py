@@ -24,7 +24,7 @@ ZENML_RUN = ("zenml", "pipeline", "run", "pipelines.training.training_pipeline",
 GRAFT_RUN = ("graft", "run", "small.yaml")  # equivalent, but starts faster
 NEVER_CACHED = {"ingest_images", "register_model", "report_run"}
 TRAINING = {"warm_up_head", "fine_tune", "fold_0", "fold_1"}
-EVALUATION = {"choose_recipe", "summarize_folds", "evaluate_holdout", "export_onnx", "validate_onnx"}
+EVALUATION = {"choose_recipe", "evaluate_holdout", "export_onnx", "validate_onnx"}
 ALL_STEPS = NEVER_CACHED | {"validate_data", "split_data", "plan_training"} | TRAINING | EVALUATION
 HEADLINE = {
     "data/images", "data/quarantined", "warmup/train_loss", "warmup/val_accuracy", "finetune/train_loss",

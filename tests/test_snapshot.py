@@ -43,7 +43,7 @@ table = pd.DataFrame(records)
 model = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 augmentation = AugmentationConfig(strength="strong", mixup_alpha=0.2)
 config = TrainLoopConfig(batch_size=8, ema_decay=0.9, augmentation=augmentation)
-PHASES = (Phase("warmup", 2, 0.01), Phase("finetune", 4, 1e-3, 0.5, None, (0, 1, 3)))
+PHASES = (Phase("warmup", 2, 0.01), Phase("finetune", 4, 1e-3, 0.5, (0, 1, 3)))
 
 def run_training(cache):
     os.environ["GRAFT_CACHE"] = str(cache)

@@ -104,7 +104,7 @@ def test_groups_are_never_split_across_parts_or_folds(
     assert used.groupby("group")["part"].nunique().max() == 1
     fold_table = make_folds(result, folds, seed).table.merge(result.table[["path", "group"]], on="path")
     assert fold_table.groupby("group")["fold"].nunique().max() == 1
-    assert set(fold_table["path"]) == set(result.records("train", "validation")["path"])
+    assert set(fold_table["path"]) == set(result.records("train")["path"])
 
 
 @settings(deadline=None, max_examples=50)
@@ -124,13 +124,12 @@ def test_folds_are_independent_of_file_order(random: object) -> None:
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_fold_has_disjoint_training_validation_and_test_images() -> None:
+def test_fold_trains_on_all_images_but_its_test_images() -> None:
     folds = make_folds(split(make_manifest(base_images)), 5, 0)
     for fold in range(5):
-        train, validation, test = (set(images["path"]) for images in folds.records(fold))
-        assert not train & validation
-        assert not (train | validation) & test
-        assert train | validation | test == set(folds.table["path"])
+        train, test = (set(images["path"]) for images in folds.records(fold))
+        assert not train & test
+        assert train | test == set(folds.table["path"])
 
 
 def test_near_duplicates_of_held_out_images_are_excluded_unless_on_leak_is_keep() -> None:
@@ -158,11 +157,11 @@ def test_given_val_is_the_holdout_and_its_copies_are_excluded_from_training() ->
     assert result.records("excluded")["group"].tolist() == ["a0001"]
 
 
-def test_given_test_is_the_holdout_and_val_the_validation_part() -> None:
+def test_given_test_is_the_holdout_and_given_val_is_trained_on() -> None:
     val_and_test = [make_manifest([("a", f"{name}1")], given_split=name) for name in ("val", "test")]
     result = split(concatenate(make_manifest(base_images, given_split="train"), *val_and_test))
     assert result.records("holdout")["path"].tolist() == ["a/0#2"]
-    assert result.records("validation")["path"].tolist() == ["a/0#1"]
+    assert "a/0#1" in set(result.records("train")["path"])
     assert result.classes_without_holdout == ["b", "c"]
 
 
@@ -180,13 +179,6 @@ def test_make_folds_rejects_class_with_fewer_groups_than_folds() -> None:
     result = split(make_manifest(base_images + [("rare", f"rare{number}") for number in range(4)]))
     with pytest.raises(DataError, match=r"class 'rare' has . distinct training images, fewer than the 6 folds"):
         make_folds(result, 6, 0)
-
-
-def test_make_folds_rejects_fold_without_validation_images() -> None:
-    train = make_manifest([(label, f"{label}{number}") for label in "ab" for number in range(20)], given_split="train")
-    val_and_test = [make_manifest([("a", f"{name}1")], given_split=name) for name in ("val", "test")]
-    with pytest.raises(DataError, match=r"fold . has no validation image"):
-        make_folds(split(concatenate(train, *val_and_test)), 5, 0)
 
 
 def test_split_images_rejects_empty_part() -> None:

@@ -16,14 +16,19 @@ from graft.config.training import FineTuneConfig, TrainingConfig, TrainLoopConfi
 from graft.data.manifest import scan
 from graft.features.loaders import DatasetInfo
 from graft.models.backbones import build_model, preprocessing_for
-from graft.training.strategy import choose, decide, evenly_spaced_epochs, measure_similarity
+from graft.training.strategy import configured_candidate, evenly_spaced_epochs, measure_similarity, propose_candidates
 
 MODEL = ModelConfig(architecture="mobilenet_v3_small", weights="letters")
 
 
 def configured_epochs(strategy: Any, **fine_tune: Any) -> tuple[int, ...]:  # noqa: ANN401
     config = TrainingConfig(strategy=strategy, fine_tune=FineTuneConfig(epochs=6, **fine_tune))
-    return decide(config, 19, 100, None).unfreeze_epochs
+    return configured_candidate(config, 19).unfreeze_epochs
+
+
+def proposed_stages(stages: int, images_per_class: int, similarity: float) -> list[int]:
+    candidates, _ = propose_candidates(FineTuneConfig(), stages, images_per_class, similarity)
+    return [len(candidate.unfreeze_epochs) for candidate in candidates]
 
 
 def test_configured_strategy_is_followed() -> None:
@@ -49,17 +54,19 @@ def test_gradual_unfreezing_is_spread_over_the_first_two_thirds_of_the_epochs(st
 def test_auto_never_unfreezes_less_for_more_images_or_a_farther_task(
     images: int, similarity: float, stages: int
 ) -> None:
-    decision = choose(stages, images, similarity)
-    farther = choose(stages, images, similarity - 0.4)
-    assert len(choose(stages, images + 500, similarity).unfreeze_epochs) >= len(decision.unfreeze_epochs)
-    assert len(farther.unfreeze_epochs) >= len(decision.unfreeze_epochs)
-    assert str(images) in decision.reason
+    proposed = proposed_stages(stages, images, similarity)
+    assert proposed == sorted(set(proposed))
+    assert 1 <= proposed[0] <= proposed[-1] <= stages
+    assert proposed_stages(stages, images + 500, similarity)[-1] >= proposed[-1]
+    assert proposed_stages(stages, images, similarity - 0.4)[-1] >= proposed[-1]
 
 
-def test_auto_proposes_two_thirds_of_the_stages_for_few_similar_images_and_all_for_many_dissimilar_ones() -> None:
-    assert len(choose(19, 60, 0.95).unfreeze_epochs) == 12
-    assert choose(19, 60, 0.95).strategy == "last_stages"
-    assert choose(19, 2000, 0.1).strategy == "full"
+def test_auto_proposes_some_of_the_stages_for_few_images_and_all_for_many_of_a_far_task() -> None:
+    assert proposed_stages(19, 60, 0.95) == [5, 8]
+    assert proposed_stages(19, 2000, 0.1) == [12, 19]
+    (few, most), reason = propose_candidates(FineTuneConfig(), 19, 2000, 0.1)
+    assert (few.name, few.strategy, most.name, most.strategy) == ("last_12_stages", "last_stages", "full", "full")
+    assert reason.startswith("2000 images in the median class, and a task far from what the backbone was trained on")
 
 
 def test_similarity_is_high_if_frozen_features_separate_the_classes(digits: Path) -> None:

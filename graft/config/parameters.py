@@ -70,14 +70,13 @@ class BadImagesConfig(StrictModel):
 
 
 class SplitConfig(StrictModel):
-    """Sizes of the holdout and validation splits.
+    """The images that are held out from training.
 
     ``holdout_fraction`` is used only if the data has neither ``val/`` nor ``test/``. ``on_leak`` decides whether
     training images with a near duplicate in the holdout are excluded.
     """
 
     holdout_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     on_leak: Literal["exclude", "keep"] = "exclude"
 
 

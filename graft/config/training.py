@@ -78,10 +78,10 @@ class CacheConfig(StrictModel):
     """The disk cache of frozen features and decoded images; ``max_gb`` of 0 disables it.
 
     Each training image is augmented in ``views`` ways, and the epochs take these in turn. While only the head is
-    trained, ``head_views`` is used instead: ``auto`` is 1, or ``views`` with strong augmentation.
+    trained, ``head_views`` is used instead: ``auto`` is 2, or ``views`` with strong augmentation.
     """
 
-    views: Count = 4
+    views: Count = 8
     head_views: Count | Literal["auto"] = "auto"
     precision: Literal["float16", "float32"] = "float16"
     max_gb: NonNegativeFloat = 10.0
@@ -90,17 +90,15 @@ class CacheConfig(StrictModel):
 class TrainLoopConfig(StrictModel):
     """Settings that warm-up and fine-tuning share.
 
-    ``select_by`` is the validation metric that selects the best epoch of fine-tuning. ``batch_norm`` decides which
-    batch norms keep their running statistics: those of ``frozen_stages``, all of them (``all_frozen``), or none
-    (``adapt``). ``balanced`` sampling draws every class equally often. With ``ema_decay``, an exponential moving
-    average of the weights is evaluated and becomes the result.
+    ``batch_norm`` decides which batch norms keep their running statistics: those of ``frozen_stages``, all of them
+    (``all_frozen``), or none (``adapt``). ``balanced`` sampling draws every class equally often. With ``ema_decay``, an
+    exponential moving average of the weights is evaluated and becomes the result.
     """
 
     batch_size: Count = 32
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     batch_norm: Literal["frozen_stages", "all_frozen", "adapt"] = "all_frozen"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    select_by: Literal["macro_f1", "accuracy", "loss", "auroc"] = "macro_f1"
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     loss: LossConfig = LossConfig()
@@ -111,8 +109,8 @@ class TrainLoopConfig(StrictModel):
 class WarmUpConfig(StrictModel):
     """Training the head on a frozen backbone."""
 
-    epochs: PositiveInt = 4
-    learning_rate: LearningRate = 2e-3
+    epochs: PositiveInt = 12
+    learning_rate: LearningRate = 4e-3
 
 
 class LoraConfig(StrictModel):
@@ -128,14 +126,12 @@ class FineTuneConfig(StrictModel):
 
     The learning rate of each stage toward the input is ``layer_decay`` times that of the next. ``unfrozen_stages`` is
     the number of stages that are unfrozen; ``unfreeze_epochs`` holds the epoch for each, from the output toward the
-    input, counted from 0. With ``patience``, training stops after that many epochs without a
-    better ``select_by`` metric, and the best epoch is the result; without it, the last epoch is.
+    input, counted from 0.
     """
 
-    epochs: PositiveInt = 10
+    epochs: PositiveInt = 20
     learning_rate: LearningRate = 5e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
-    patience: PositiveInt | None = None
     unfrozen_stages: PositiveInt | None = None
     unfreeze_epochs: Epochs | None = None
     lora: LoraConfig | None = None

@@ -11,14 +11,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from graft.config.image_sources import is_url
-from graft.config.parameters import DataConfig, TrainingParameters
+from graft.config.parameters import DataConfig, SplitConfig, TrainingParameters
 from graft.config.strict_model import StrictModel
-from graft.config.training import FineTuneConfig
+from graft.config.training import FineTuneConfig, TrainingConfig
 from graft.errors import ConfigError, did_you_mean
 
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a decimal point, YAML 1.1 reads it as text
 RENAMED_KEYS: dict[type[BaseModel], dict[str, str]] = {
     FineTuneConfig: {"thaw_epochs": "unfreeze_epochs", "stage_decay": "layer_decay"},
+}
+REMOVED_KEYS: dict[type[BaseModel], dict[str, str]] = {
+    FineTuneConfig: {"patience": "the folds choose the number of epochs"},
+    SplitConfig: {"validation_fraction": "the model is trained on every image that is not held out"},
+    TrainingConfig: {"select_by": "the folds choose the recipe by their log loss"},
 }
 P = TypeVar("P", bound=StrictModel)
 
@@ -98,16 +103,23 @@ def _with_value(mapping: Mapping[str, Any], keys: list[str], value: Any, assignm
     return {**mapping, key: _with_value(inner, subkeys, value, assignment)}
 
 
+def _hint_for_unknown(key: str, section: type[BaseModel] | None) -> str:
+    if section is None:
+        return did_you_mean([], key)
+    if new_key := RENAMED_KEYS.get(section, {}).get(key):
+        return f"it is now called {new_key}."
+    if reason := REMOVED_KEYS.get(section, {}).get(key):
+        return f"remove it: {reason}."
+    return did_you_mean(list(section.model_fields), key)
+
+
 def validation_message(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first error that pydantic found, as a sentence: the key, its value, and what is allowed."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        section = _section_at(kind, keys[:-1])
-        if section and (new_key := RENAMED_KEYS.get(section, {}).get(keys[-1])):
-            return f"unknown key {where!r}; it is now called {new_key}."
-        return f"unknown key {where!r}; {did_you_mean(list(section.model_fields) if section else [], keys[-1])}"
+        return f"unknown key {where!r}; {_hint_for_unknown(keys[-1], _section_at(kind, keys[:-1]))}"
     if first["type"] == "missing":
         return f"{where} is missing; give it a value."
     message = first["msg"].removeprefix("Value error, ")

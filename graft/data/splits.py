@@ -1,4 +1,4 @@
-"""Splitting images into training, validation and holdout, and training images into folds.
+"""Splitting images into training and holdout, and training images into folds.
 
 An image's group is its near duplicates and all images that share the table's ``group`` with one of them. A group is
 never split across parts or folds. Whether an image is held out depends only on its own perceptual hash (or the name of
@@ -22,15 +22,15 @@ from graft.data.manifest import Manifest
 from graft.data.open_storage import local_folder
 from graft.errors import DataError
 
-PARTS = ("train", "validation", "holdout", "excluded")
+PARTS = ("train", "holdout", "excluded")
 
 
 @dataclass(frozen=True)
 class Split:
     """One row per image: ``path, label, sha256, group, part``, sorted by path.
 
-    ``part`` is ``train``, ``validation`` (selects the best epoch), ``holdout`` (never trained on), or ``excluded``
-    (not used, because others of its group are held out). ``root`` is the manifest's.
+    ``part`` is ``train``, ``holdout`` (never trained on, nor used for any choice), or ``excluded`` (not used, because
+    others of its group are held out). ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
@@ -57,10 +57,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Folds:
-    """One row per image of the parts ``train`` and ``validation``: ``path, label, sha256, part, fold``.
+    """One row per image of the part ``train``: ``path, label, sha256, fold``.
 
-    The images with ``fold == k`` are the test images of fold k; the others train or validate it, as ``part`` says.
-    ``root`` is the manifest's.
+    The images with ``fold == k`` are the test images of fold k; the others train it. ``root`` is the manifest's.
     """
 
     table: pd.DataFrame
@@ -75,13 +74,10 @@ class Folds:
         """The local folder that holds every image; fetches what is missing."""
         return local_folder(self.root, self.table["path"])
 
-    def records(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Training, validation and test images of a fold."""
+    def records(self, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Training and test images of a fold."""
         is_test = self.table["fold"] == fold
-        is_validation = self.table["part"] == "validation"
-        masks = (~is_test & ~is_validation, ~is_test & is_validation, is_test)
-        train, validation, test = (self.table[mask].reset_index(drop=True) for mask in masks)
-        return train, validation, test
+        return self.table[~is_test].reset_index(drop=True), self.table[is_test].reset_index(drop=True)
 
 
 def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitConfig) -> Split:
@@ -98,20 +94,17 @@ def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitC
         part = _parts_by_hash(key, config.holdout_fraction)
     if config.on_leak == "exclude":
         part = _exclude_leaks(part, group)
-    if "validation" not in set(part):
-        validates = group.map(lambda name: hash_fraction(name, "validation")) < config.validation_fraction
-        part = part.mask((part == "train") & validates, "validation")
     split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part), manifest.root)
     _check_parts_not_empty(split)
     return split
 
 
 def make_folds(split: Split, folds: int, seed: int) -> Folds:
-    """Assign the training and validation images to stratified folds of whole groups.
+    """Assign the training images to stratified folds of whole groups.
 
-    Raises ``DataError`` if a class has fewer groups than folds, or a fold lacks training or validation images.
+    Raises ``DataError`` if a class has fewer groups than folds, or a fold has no training image of a class.
     """
-    table = split.records("train", "validation").sort_values(["sha256", "path"], ignore_index=True)
+    table = split.records("train").sort_values(["sha256", "path"], ignore_index=True)
     groups = table.groupby("label")["group"].nunique()
     if (groups < folds).any():
         label = str(groups.idxmin())
@@ -123,7 +116,7 @@ def make_folds(split: Split, folds: int, seed: int) -> Folds:
     fold = pd.Series(0, index=table.index)
     for number, (_, test) in enumerate(splitter.split(table, table["label"], table["group"])):
         fold.iloc[test] = number
-    table = table[["path", "label", "sha256", "part"]].assign(fold=fold)
+    table = table[["path", "label", "sha256"]].assign(fold=fold)
     result = Folds(table.sort_values("path", ignore_index=True), split.root)
     for number in range(folds):
         _check_fold(result, number)
@@ -150,22 +143,15 @@ def _parts_by_hash(key: pd.Series, fraction: float) -> pd.Series:
 
 
 def _parts_from_splits(given_split: pd.Series) -> pd.Series:
-    """``val`` is the holdout; if ``test`` is given too, ``test`` is the holdout and ``val`` the validation part."""
-    names = {
-        "": "train",
-        "train": "train",
-        "val": "validation" if "test" in set(given_split) else "holdout",
-        "test": "holdout",
-    }
-    return given_split.map(names)
+    """``test`` is the holdout, or ``val`` if there is no ``test``; everything else is for training and its folds."""
+    holdout = "test" if "test" in set(given_split) else "val"
+    return pd.Series("train", index=given_split.index).mask(given_split == holdout, "holdout")
 
 
 def _exclude_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
-    """Exclude from training the images whose group has a held-out or a given validation image."""
-    for outer, inner in (("holdout", ["train", "validation"]), ("validation", ["train"])):
-        groups = set(group[part == outer])
-        part = part.mask(group.isin(groups) & part.isin(inner), "excluded")
-    return part
+    """Exclude from training the images whose group has a held-out image."""
+    held_out = set(group[part == "holdout"])
+    return part.mask(group.isin(held_out) & (part == "train"), "excluded")
 
 
 def _check_parts_not_empty(split: Split) -> None:
@@ -176,22 +162,17 @@ def _check_parts_not_empty(split: Split) -> None:
         if excluded
         else ""
     )
-    for part in ("train", "validation", "holdout"):
+    for part in ("train", "holdout"):
         if split.records(part).empty:
-            fraction = "validation" if part == "validation" else "holdout"
-            raise DataError(
-                f"the {part} part has no image; add images, or change data.split.{fraction}_fraction{hint}."
-            )
+            raise DataError(f"the {part} part has no image; add images, or change data.split.holdout_fraction{hint}.")
     if missing := set(split.classes) - set(split.records("train")["label"]):
         raise DataError(f"class {sorted(missing)[0]!r} has no image in the training part; add images of it{hint}.")
 
 
 def _check_fold(folds: Folds, number: int) -> None:
-    train, validation, _ = folds.records(number)
+    train, _ = folds.records(number)
     if missing := set(folds.table["label"]) - set(train["label"]):
         raise DataError(
             f"fold {number} has no training image of class {sorted(missing)[0]!r}; add images of it, "
             f"or change cross_validation.folds."
         )
-    if validation.empty:
-        raise DataError(f"fold {number} has no validation image; add images, or raise data.split.validation_fraction.")

@@ -88,6 +88,11 @@ def _batches(features: FeatureSource) -> Iterator[Tensor]:
 
 
 def _predictions(logits: Iterable[Tensor], dataset: DatasetInfo, records: pd.DataFrame) -> Predictions:
-    labels = np.array([dataset.classes.index(label) for label in records["label"]])
     batches = [batch.float().cpu().numpy() for batch in logits]
-    return Predictions(list(records["path"]), labels, np.concatenate(batches), dataset.classes)
+    return label_predictions(np.concatenate(batches), dataset, records)
+
+
+def label_predictions(logits: np.ndarray, dataset: DatasetInfo, records: pd.DataFrame) -> Predictions:
+    """Logits float32 ``[len(records), classes]`` in the order of ``records``, with paths and true labels."""
+    labels = np.array([dataset.classes.index(label) for label in records["label"]])
+    return Predictions(list(records["path"]), labels, logits, dataset.classes)

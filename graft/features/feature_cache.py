@@ -22,6 +22,7 @@ from graft.features.sources import CachedFeatures, FeatureSource, RecomputedFeat
 from graft.features.split_model import FEATURE_BATCH_SIZE, FeatureSpec, FrozenLayers, SplitModel
 
 logger = logging.getLogger(__name__)
+HEAD_VIEWS = 2  # more do not improve a head: docs/training.md has the measurements
 
 
 def cache_training_features(split_model: SplitModel, records: pd.DataFrame, epochs: int) -> FeatureSource:
@@ -69,7 +70,7 @@ def count_views(config: TrainLoopConfig, split_stage: str, epochs: int) -> int:
     if split_stage == "head" and config.cache.head_views != "auto":
         views = config.cache.head_views
     elif split_stage == "head" and strength == "light":
-        views = 1  # more do not improve a head: docs/training.md has the measurements
+        views = min(views, HEAD_VIEWS)
     return min(views, epochs) if config.sampling == "shuffled" else views
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlflow
+import numpy as np
 from zenml import get_step_context
 from zenml.client import Client
 from zenml.models import StepRunResponse
@@ -21,8 +22,8 @@ from graft.promotion.registration import Registration
 from graft.reports import figures
 from graft.reports.validation_page import validation_page
 from graft.training.checkpoint import Checkpoint
-from graft.training.folds import CrossValidation
-from graft.training.history import FINE_TUNE
+from graft.training.cross_validation import CrossValidation
+from graft.training.history import FINE_TUNE, with_validation
 from graft.training.plan import TrainingPlan
 
 
@@ -57,21 +58,25 @@ def log_run_report(artifacts: RunArtifacts, parameters: str) -> None:
     """Log metrics, parameters, figures and tags to the active MLflow run; ``parameters`` is the config as JSON."""
     run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
     steps = run.steps
-    tuned = artifacts.tuned.history if artifacts.tuned.phase == FINE_TUNE else []
-    log_missing_history("warmup", artifacts.warm.history)
+    folds = artifacts.cross_validation
+    warm = with_validation(artifacts.warm.history, folds.warm_up)
+    tuned = with_validation(artifacts.tuned.history, folds.fine_tune) if artifacts.tuned.phase == FINE_TUNE else []
+    log_missing_history("warmup", warm)
     log_missing_history("finetune", tuned)
     log_plan(artifacts.plan)
     mlflow.log_metrics(headline_metrics(artifacts) | step_times(steps))
     mlflow.log_params(flatten(json.loads(parameters)))
     log_figures(
         {
-            "curves": figures.learning_curves(artifacts.warm.history, tuned),
-            "folds": figures.folds(artifacts.cross_validation),
+            "curves": figures.learning_curves(warm, tuned),
+            "candidates": figures.candidates(folds),
+            "folds": figures.folds(folds),
             "holdout_confusion": figures.confusion(artifacts.holdout),
             "holdout_reliability": figures.reliability(artifacts.holdout),
             "holdout_mistakes": figures.mistakes(artifacts.holdout, artifacts.manifest.folder()),
         }
     )
+    mlflow.log_table(candidate_table(folds), "candidates.json")
     mlflow.log_text(validation_page(artifacts.validation), "validation.html")
     mlflow.log_dict(artifacts.validation.raw, "great_expectations.json")
     mlflow.set_experiment_tag("mlflow.experimentKind", "custom_model_development")  # opens as a table of runs
@@ -87,6 +92,22 @@ def log_run_report(artifacts: RunArtifacts, parameters: str) -> None:
             "zenml.run_name": run.name,
         }
     )
+
+
+def candidate_table(folds: CrossValidation) -> dict[str, list[object]]:
+    """The candidates as columns of a table."""
+    rows = [
+        {
+            "candidate": score.name, "unfrozen_stages": score.unfrozen_stages, "epochs": score.epochs,
+            "accuracy_mean": float(np.mean(score.accuracies)) if score.accuracies else None,
+            "accuracy_std": float(np.std(score.accuracies, ddof=1)) if len(score.accuracies) > 1 else None,
+            "log_loss": score.log_loss, "difference": score.difference and score.difference.mean,
+            "standard_error": score.difference and score.difference.standard_error,
+            "seconds": score.seconds, "outcome": score.outcome,
+        }
+        for score in folds.candidates
+    ]  # fmt: skip
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def step_times(steps: Mapping[str, StepRunResponse]) -> dict[str, float]:

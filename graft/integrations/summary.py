@@ -8,7 +8,7 @@ import materializers  # noqa: F401
 from graft.errors import RegistryError
 from graft.evaluation.metrics import Predictions
 from graft.promotion.registration import Registration
-from graft.training.folds import CrossValidation
+from graft.training.cross_validation import CrossValidation
 
 PIPELINE = "training_pipeline"
 
@@ -19,7 +19,7 @@ def summary() -> str:
     if not runs:
         raise RegistryError("no training run has finished yet; run `make demo` or `graft run CONFIG`.")
     steps = runs[0].steps
-    cross_validation: CrossValidation = steps["summarize_folds"].outputs["cross_validation"][0].load()
+    cross_validation: CrossValidation = steps["choose_recipe"].outputs["cross_validation"][0].load()
     holdout: Predictions = steps["evaluate_holdout"].outputs["holdout_predictions"][0].load()
     model = steps["export_onnx"].outputs["onnx_model"][0].uri
     registration: Registration = steps["register_model"].outputs["registration"][0].load()

@@ -23,23 +23,23 @@ TRACKED_NESTED: dict[str, SettingsOrDict] = {"experiment_tracker": {"tags": {STA
 
 def log_epoch(phase: Phase, epoch: int, metrics: EpochMetrics) -> None:
     """Log the metrics of one epoch."""
-    mlflow.log_metrics(metrics.to_metrics(phase.name), step=epoch)
+    mlflow.log_metrics(metrics.to_metrics(phase.metrics_prefix), step=epoch)
 
 
 def log_missing_history(phase_name: str, history: list[EpochMetrics]) -> None:
-    """Log the epochs of a phase unless this run has them; it lacks them if the training step was cached."""
+    """Log the metrics of a phase that this run lacks: validation metrics, and all of a training that was cached."""
     run = mlflow.active_run()
     assert run is not None
-    if mlflow.MlflowClient().get_metric_history(run.info.run_id, f"{phase_name}/train_loss"):
-        return
+    logged = mlflow.MlflowClient().get_run(run.info.run_id).data.metrics
     for epoch, metrics in enumerate(history):
-        mlflow.log_metrics(metrics.to_metrics(phase_name), step=epoch)
+        missing = {name: value for name, value in metrics.to_metrics(phase_name).items() if name not in logged}
+        mlflow.log_metrics(missing, step=epoch)
 
 
 def log_plan(plan: TrainingPlan) -> None:
     """Log the table of stages, and strategy and compute settings as tags."""
     mlflow.log_text(plan.describe(), "stages.txt")
-    mlflow.set_tag("graft.strategy", plan.decision.strategy)
+    mlflow.set_tag("graft.strategy", plan.recipe.strategy)
     mlflow.set_tag("graft.compute", describe(plan.compute))
     if plan.similarity is not None:
         mlflow.log_metric("data/similarity", plan.similarity)

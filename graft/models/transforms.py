@@ -80,14 +80,14 @@ def evaluation_transform(preprocessing: Preprocessing) -> ImageTransform:
 def training_transform(augmentation: AugmentationConfig, preprocessing: Preprocessing) -> ImageTransform:
     """A random crop, flipped and distorted as configured; with strength ``none``, the evaluation transform.
 
-    ``light`` crops 60 to 100 % of the area; ``strong`` crops 25 to 100 % and distorts colour and geometry
+    ``light`` crops 35 to 100 % of the area; ``strong`` crops 25 to 100 % and distorts colour and geometry
     (TrivialAugment, Müller and Hutter 2021). The fixed part shrinks a large image as far as the smallest square crop
     still has ``crop_px`` pixels a side.
     """
     if augmentation.strength == "none":
         return evaluation_transform(preprocessing)
     size = preprocessing.crop_px
-    min_area = 0.6 if augmentation.strength == "light" else 0.25
+    min_area = 0.35 if augmentation.strength == "light" else 0.25
     steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True)]
     if augmentation.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip())

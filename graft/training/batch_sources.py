@@ -51,8 +51,8 @@ class BatchSource(ABC):
         """Logits ``[batch, classes]``."""
 
     @abstractmethod
-    def evaluate(self) -> Predictions:
-        """Predictions on the validation images."""
+    def evaluate(self) -> Predictions | None:
+        """Predictions on the validation images; None if there are none."""
 
     @abstractmethod
     def sample_pre_logits(self) -> Tensor:
@@ -82,8 +82,10 @@ class ImageBatches(BatchSource):
         """Logits of the whole model."""
         return self.trainer.forward(inputs)
 
-    def evaluate(self) -> Predictions:
+    def evaluate(self) -> Predictions | None:
         """Predictions of the whole model."""
+        if self.images.validation.empty:
+            return None
         return evaluate(
             self.trainer.eval_model, self.images.dataset, self.images.validation,
             compute=self.trainer.train_config.compute, reader=self.eval_reader,
@@ -102,7 +104,7 @@ class FeatureBatches(BatchSource):
 
     def __init__(
         self, trainer: Trainer, images: TrainingImages, batches: TrainingBatches,
-        train: FeatureSource, validation: FeatureSource,
+        train: FeatureSource, validation: FeatureSource | None,
     ) -> None:  # fmt: skip
         super().__init__(trainer, images, batches)
         self.train, self.validation = train, validation
@@ -121,8 +123,10 @@ class FeatureBatches(BatchSource):
         """Logits of the tail."""
         return self.tail(inputs)
 
-    def evaluate(self) -> Predictions:
+    def evaluate(self) -> Predictions | None:
         """Predictions of the tail."""
+        if self.validation is None:
+            return None
         return evaluate_features(
             self.eval_tail, self.validation, self.images.dataset, self.images.validation, self.trainer.compute
         )
@@ -157,7 +161,9 @@ class BatchSources:
             return self._image_batches(trainer)
         epochs = self.phase.split_stages(stage_names(trainer.model))[trainer.split_stage]
         train = cache_training_features(split_model, self.images.train, epochs)
-        validation = cache_evaluation_features(split_model, self.images.validation)
+        validation = None
+        if not self.images.validation.empty:
+            validation = cache_evaluation_features(split_model, self.images.validation)
         return FeatureBatches(trainer, self.images, self._batches(train.views), train, validation)
 
     def _image_batches(self, trainer: Trainer) -> ImageBatches:

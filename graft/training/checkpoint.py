@@ -24,11 +24,9 @@ METADATA_FILE = "checkpoint.json"
 class Checkpoint:
     """A trained classifier with everything needed to use it, and its provenance.
 
-    ``best`` holds the metrics of the epoch whose weights these are, ``best_epoch`` its number in the last phase
-    (from 1; 0 if no epoch was better than the start of the phase), ``history`` the epochs of that phase.
-    ``frozen_digests`` prove which weights did not change. ``training_hashes`` are the SHA-256 of all training and
-    validation images. ``recipe`` is the config that it was trained with. ``failure`` says why
-    fine-tuning was abandoned, if it was.
+    ``history`` holds the epochs of its last phase. ``frozen_digests`` prove which weights did not change.
+    ``training_hashes`` are the SHA-256 of all training images. ``recipe`` is the config that it was trained with.
+    ``failure`` says why fine-tuning was abandoned, if it was.
     """
 
     architecture: str
@@ -39,8 +37,6 @@ class Checkpoint:
     weights: dict[str, Tensor]
     weights_licence: str
     recipe: dict[str, Any]
-    best: EpochMetrics
-    best_epoch: int = 0
     history: list[EpochMetrics] = field(default_factory=list)
     frozen_digests: list[FrozenDigest] = field(default_factory=list)
     training_hashes: list[str] = field(default_factory=list)
@@ -68,7 +64,6 @@ class Checkpoint:
         preprocessing = metadata["preprocessing"]
         tuples = {key: tuple(preprocessing[key]) for key in ("mean", "std")}
         metadata["preprocessing"] = Preprocessing(**preprocessing | tuples)
-        metadata["best"] = EpochMetrics(**metadata["best"])
         metadata["history"] = [EpochMetrics(**epoch) for epoch in metadata["history"]]
         metadata["frozen_digests"] = [FrozenDigest(**digest) for digest in metadata["frozen_digests"]]
         return cls(weights=load(read(WEIGHTS_FILE)), **metadata)
@@ -76,7 +71,6 @@ class Checkpoint:
     def _metadata(self) -> str:
         metadata = {name: value for name, value in vars(self).items() if name != "weights"}
         metadata["preprocessing"] = asdict(self.preprocessing)
-        metadata["best"] = asdict(self.best)
         metadata["history"] = [asdict(epoch) for epoch in self.history]
         metadata["frozen_digests"] = [asdict(digest) for digest in self.frozen_digests]
         return json.dumps(metadata, indent=1, sort_keys=True)

@@ -38,7 +38,7 @@ START_S, STEP_S, EPOCH_S, EXPORT_S = 16.0, 1.0, 0.15, 5.0  # overhead of run, st
 NON_FOLD_STEPS = 12
 LIBRARIES_BYTES = 450 * 10**6  # of ZenML and MLflow, which a forecast does not import
 WEIGHT_COPIES = 4  # on disk: two checkpoints, the ONNX file, its copy in MLflow
-SNAPSHOT_COPIES = 4  # of trainable weights: current, best, and AdamW's two moments
+SNAPSHOT_COPIES = 3  # of trainable weights: the weights and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     images = training_images(split, preprocessing_for(model.config))
     timings = _Timings(network, images, training.train_config)
     phases = planned_phases(training, plan)
-    epochs, tested_stages = planned_splits(phases, stage_names(network))
+    stages = stage_names(network)
+    epochs, tested_stages = planned_splits(phases, stages)
 
     split_model = SplitModel(network, "head", training.train_config, images.dataset)
     missing = count_missing_features(split_model, images, epochs, tested_stages)
@@ -82,15 +83,20 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     to_compute = {stage: count for stage, count in missing.items() if stage in cacheable}
     decode_s, image_bytes = timings.reading.cache_fill() if cacheable != set(epochs) else (0.0, 0)
 
-    train, validation = len(images.train), len(images.validation)
-    training_s = sum(timings.train(phase, train, validation) + phase.epochs * EPOCH_S for phase in phases)
-    testing_s = sum(timings.evaluate(stage) for stage in tested_stages) * (train + validation)
+    # The first fold tries every candidate; after it, at least the better half is left.
+    warm_s, *tuned_s = [timings.train(phase, len(images.train)) + phase.epochs * EPOCH_S for phase in phases]
+    test_s = sum(timings.evaluate(phase.first_trainable_stage(stages)) * phase.epochs for phase in phases)
+    left_s = sorted(tuned_s)[len(tuned_s) // 2 :]
+    share = (folds - 1) / folds
+    first_fold_s = share * (warm_s + sum(tuned_s))
+    other_folds_s = (folds - 1) * share * (warm_s + sum(left_s))
+    testing_s = test_s * len(images.train)
     holdout_s = (timings.forward() + timings.reading.decode_full) * len(split.records("holdout"))
     seconds = {
         "frozen layers": max((n * timings.frozen_layers(stage) for stage, n in to_compute.items()), default=0.0),
         "decoding": decode_s,
-        "training": training_s,
-        f"{folds} folds": folds * (folds - 1) / folds * training_s + testing_s + folds * STEP_S,
+        f"{folds} folds": first_fold_s + other_folds_s + testing_s + folds * STEP_S,
+        "training": warm_s + max(tuned_s, default=0.0),
         "holdout": 2 * holdout_s,  # evaluated once, and compared with the exported model
         "pipeline": START_S + NON_FOLD_STEPS * STEP_S + EXPORT_S,
     }
@@ -98,7 +104,7 @@ def forecast(parameters: TrainingParameters) -> tuple[TrainingPlan, Forecast]:
     feature_bytes = sum(count * timings.feature_bytes(stage) for stage, count in to_compute.items())
     weight_bytes = sum(value.nbytes for value in network.state_dict().values())
     trainable_bytes = 4 * sum(stage.trainable for stage in plan.stages)
-    snapshot_bytes = (1 + folds) * SNAPSHOT_COPIES * trainable_bytes
+    snapshot_bytes = (len(phases) - 1 + folds) * SNAPSHOT_COPIES * trainable_bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     cache_bytes = feature_bytes + image_bytes
     disk_bytes = cache_bytes + WEIGHT_COPIES * weight_bytes + snapshot_bytes
@@ -164,13 +170,11 @@ class _Timings:
         forward = self._median(lambda: intermediate_features(self.fused, self.batch, [split_stage]))
         return self.reading.decode + self.reading.augment + forward
 
-    def train(self, phase: Phase, images: int, validation_images: int) -> float:
-        """A whole phase, with its evaluations; in seconds, not seconds per image."""
-        names = stage_names(self.network)
+    def train(self, phase: Phase, images: int) -> float:
+        """A whole phase, without evaluations; in seconds, not seconds per image."""
         unfrozen = [phase.unfrozen_at(epoch) for epoch in range(phase.epochs)]
         step_s = {count: self._train_step(phase, count) for count in set(unfrozen)}
-        evaluate_s = {count: self.evaluate(names[-1 - count]) for count in set(unfrozen)}
-        return sum(step_s[count] * images + evaluate_s[count] * validation_images for count in unfrozen)
+        return sum(step_s[count] * images for count in unfrozen)
 
     def evaluate(self, split_stage: str) -> float:
         """A forward pass from a stage on, or from images if features before it are not cacheable."""

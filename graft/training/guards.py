@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from graft.cache.files import cache_path, write_atomically
@@ -19,21 +20,30 @@ DIVERGENCE_FACTOR = 10.0  # times the loss of guessing uniformly
 
 
 def check_epoch(
-    phase: Phase, epoch: int, predictions: Predictions, metrics: EpochMetrics, before: EpochMetrics | None
+    phase: Phase,
+    epoch: int,
+    predictions: Predictions | None,
+    metrics: EpochMetrics,
+    before: EpochMetrics | None,
+    classes: int,
 ) -> None:
     """Raise ``TrainingError`` if training should not continue after an epoch (counted from 0).
 
-    ``before`` holds the metrics of the model that the phase started from, if it was trained before.
+    ``predictions`` are those on the validation images, if there are any. ``before`` holds the metrics of the model that
+    the phase started from, if it was trained before.
     """
-    is_last = epoch + 1 == phase.epochs
+    if predictions is None:
+        if epoch + 1 == phase.last_epoch:
+            check_diverged(metrics.train_loss, "training", classes, phase)
+        return
+    check_collapsed(torch.from_numpy(predictions.logits), "the model's outputs")
+    if epoch + 1 < phase.last_epoch:  # a drop at the peak learning rate is often temporary
+        return
     if before is not None:
-        # Without patience the last epoch is the result, and a drop at the peak learning rate is often temporary.
-        if is_last or phase.patience is not None:
-            check_forgetting(before, metrics, len(predictions.labels), len(predictions.classes))
-    elif is_last and not phase.unfreeze_epochs:
+        check_forgetting(before, metrics, len(predictions.labels), classes)
+    elif not phase.unfreeze_epochs:
         check_above_chance(predictions, phase)
-    if is_last:
-        check_diverged(predictions, phase)
+    check_diverged(predictions.loss, "validation", classes, phase)
 
 
 def check_trainable(count: int, phase: Phase) -> None:
@@ -88,12 +98,12 @@ def check_above_chance(predictions: Predictions, phase: Phase) -> None:
         )
 
 
-def check_diverged(predictions: Predictions, phase: Phase) -> None:
+def check_diverged(loss: float, part: str, classes: int, phase: Phase) -> None:
     """Raise ``PhaseError`` if the loss is far above that of guessing: wrong predictions of high confidence."""
-    guessing = math.log(len(predictions.classes))
-    if predictions.loss > DIVERGENCE_FACTOR * guessing:
+    guessing = math.log(classes)
+    if loss > DIVERGENCE_FACTOR * guessing:
         raise PhaseError(
-            f"after {phase.name} the loss on the validation images is {predictions.loss:.3g}, and that of guessing "
+            f"after {phase.name} the loss on the {part} images is {loss:.3g}, and that of guessing "
             f"{guessing:.3g}: training diverged; lower {phase.config_section}.learning_rate (graft find-lr suggests "
             f"one)."
         )
@@ -107,6 +117,8 @@ def check_forgetting(before: EpochMetrics, after: EpochMetrics, images: int, cla
     """
     chance = 1 / classes
     old, new = before.val_accuracy, after.val_accuracy
+    if old is None or new is None:  # there are no validation images
+        return
     standard_error = math.sqrt(max(old * (1 - old), 0.25 / images) / images)
     if new < chance + (old - chance) / 2 and old - new > MIN_STANDARD_ERRORS * standard_error:
         stage, lr = list(after.learning_rates.items())[-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from graft.config.training import FineTuneConfig, LoraConfig, WarmUpConfig
@@ -12,6 +13,7 @@ from graft.evaluation.metrics import Predictions
 PhaseName = Literal["warmup", "finetune"]  # phase names: the groups of their metrics in MLflow
 WARM_UP: Final = "warmup"
 FINE_TUNE: Final = "finetune"
+MILESTONES = (0.6, 0.8, 1.0)
 CONFIG_SECTIONS = {WARM_UP: "training.warm_up", FINE_TUNE: "training.fine_tune"}
 
 
@@ -22,18 +24,19 @@ class Phase:
     The head trains at ``learning_rate``, each stage toward the input at ``layer_decay`` times the rate of the next.
     ``unfreeze_epochs`` holds the epoch at which each stage is unfrozen, from the output toward the input.
 
-    With a ``patience``, the best epoch's weights are the result, and training stops after that many epochs without
-    a better one. With ``None``, the last epoch's are: a head is best once its learning rate has decayed, and
-    choosing among its epochs by few validation images would mostly select noise.
+    The schedule is that of ``epochs``; with ``stop_after``, training ends after that many of them. ``milestones`` are
+    the numbers of epochs after which predictions on the validation images are kept. ``candidate`` is the name under
+    which the metrics of one of several candidates are logged.
     """
 
     name: PhaseName
     epochs: int
     learning_rate: float
     layer_decay: float = 1.0
-    patience: int | None = None
     unfreeze_epochs: tuple[int, ...] = ()
     lora: LoraConfig | None = None
+    stop_after: int | None = None
+    candidate: str = ""
 
     @classmethod
     def warm_up(cls, config: WarmUpConfig) -> Phase:
@@ -48,10 +51,25 @@ class Phase:
             config.epochs,
             config.learning_rate,
             config.layer_decay,
-            config.patience,
             unfreeze_epochs,
             config.lora,
         )
+
+    @property
+    def metrics_prefix(self) -> str:
+        """What the names of the phase's metrics begin with in MLflow."""
+        return f"{self.name}/{self.candidate}" if self.candidate else self.name
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs that are trained."""
+        return self.stop_after or self.epochs
+
+    @property
+    def milestones(self) -> list[int]:
+        """The candidates for the number of epochs: 60, 80 and 100 % of a fine-tuning, all of a warm-up."""
+        fractions = MILESTONES if self.unfreeze_epochs else (1.0,)
+        return sorted({math.ceil(fraction * self.last_epoch) for fraction in fractions})
 
     @property
     def config_section(self) -> str:
@@ -75,21 +93,24 @@ class Phase:
 class EpochMetrics:
     """The metrics of one epoch: losses in nats, learning rates by stage, all others 0..1.
 
-    ``val_loss`` is the plain cross-entropy, whichever loss was minimised.
+    Those that begin with ``val_`` are measured on images held back from training, such as the test images of a fold;
+    None if there are none. ``val_loss`` is the plain cross-entropy, whichever loss was minimised.
     """
 
     train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    val_auroc: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_auroc: float | None = None
     learning_rates: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_predictions(
-        cls, train_loss: float, predictions: Predictions, learning_rates: dict[str, float]
+        cls, train_loss: float, predictions: Predictions | None, learning_rates: dict[str, float]
     ) -> EpochMetrics:
-        """The metrics of an epoch, given its predictions on the validation images."""
+        """The metrics of an epoch, given its predictions on the validation images if there are any."""
+        if predictions is None:
+            return cls(train_loss, learning_rates=learning_rates)
         return cls(
             train_loss,
             predictions.loss,
@@ -103,11 +124,16 @@ class EpochMetrics:
         """The metrics by their names in MLflow."""
         learning_rates = {f"{prefix}/lr_{stage}": lr for stage, lr in self.learning_rates.items()}
         names = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_auroc")
-        return {f"{prefix}/{name}": getattr(self, name) for name in names} | learning_rates
+        values = {name: getattr(self, name) for name in names}
+        return {f"{prefix}/{name}": value for name, value in values.items() if value is not None} | learning_rates
 
-    def rank(self, select_by: str) -> tuple[float, float]:
-        """Sorts epochs, the best last: by the metric, and on a tie by the validation loss."""
-        return -self.val_loss if select_by == "loss" else getattr(self, f"val_{select_by}"), -self.val_loss
+
+def with_validation(trained: list[EpochMetrics], validated: list[EpochMetrics]) -> list[EpochMetrics]:
+    """The epochs of a training without validation images, with the validation metrics of others like it."""
+    return [
+        replace(other, train_loss=epoch.train_loss, learning_rates=epoch.learning_rates)
+        for epoch, other in zip(trained, validated, strict=False)
+    ]
 
 
 OnEpochEnd = Callable[[Phase, int, EpochMetrics], None]

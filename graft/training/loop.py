@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from graft.compute.devices import Compute, oom_as_training_error
 from graft.config.training import TrainLoopConfig
+from graft.evaluation.metrics import Predictions
 from graft.features.loaders import TrainingImages
 from graft.models.freezing import FrozenDigest, tensor_digest
 from graft.seeds import derive_seed, seeded
@@ -24,17 +24,17 @@ from graft.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained model, the metrics of the epoch whose weights it has, and the history of its phase.
+    """A trained model, the metrics of its last epoch (None if it is untrained), and the history of its phase.
 
-    ``best_epoch`` counts from 1; 0 means that no epoch was better than the start of the phase. ``failure`` says why
-    the phase was abandoned, if it was; the model is then that of its start.
+    ``predictions`` holds those on the validation images after each of ``Phase.milestones``, by the number of epochs.
+    ``failure`` says why the phase was abandoned, if it was; the model is then that of its start.
     ``frozen_digests`` prove which weights did not change.
     """
 
     model: nn.Module
-    best: EpochMetrics | None = None
-    best_epoch: int = 0
+    metrics: EpochMetrics | None = None
     history: list[EpochMetrics] = field(default_factory=list)
+    predictions: dict[int, Predictions] = field(default_factory=dict)
     frozen_digests: list[FrozenDigest] = field(default_factory=list)
     failure: str = ""
 
@@ -50,6 +50,7 @@ def train(
 ) -> TrainResult:
     """Train one phase, starting from ``start.model``, which is not changed.
 
+    The validation images, of which there may be none, are evaluated after each epoch, and select nothing.
     A killed run continues after its last epoch: each epoch ends with a snapshot in the cache, and a call with the
     same arguments finds it. ``on_epoch_end`` is then called for the earlier epochs again. Raises ``TrainingError``
     if a guard stops training, or if a frozen weight changed.
@@ -58,24 +59,24 @@ def train(
     sources = BatchSources(images, phase, train_config, seed)
     criterion = Criterion.from_config(train_config, images)
     trainer = Trainer(start.model, phase, train_config, sources.batches_per_epoch, seed)
-    stopping = EarlyStopping(phase, train_config.select_by, start.best)
+    history: list[EpochMetrics] = []
+    predictions: dict[int, Predictions] = {}
 
     # A killed run left a snapshot; its epochs are reported again, so that the log of this run is complete.
     snapshot_file = SnapshotFile.for_key(*_snapshot_key(start, phase, train_config, images, seed))
     snapshot_file.remove_expired_snapshots()
     if snapshot := snapshot_file.read():
         trainer.restore(snapshot)
-        stopping.replay(snapshot.history)
-    for epoch, metrics in enumerate(stopping.history):
+        history, predictions = snapshot.history, snapshot.predictions(images)
+    for epoch, metrics in enumerate(history):
         on_epoch_end(phase, epoch, metrics)
 
-    progress = ProgressBar(phase, sources.batches_per_epoch, len(stopping.history))
+    progress = ProgressBar(phase, sources.batches_per_epoch, len(history))
     with progress, oom_as_training_error(train_config.batch_size), trainer.compute.context():
         # Checked before the first epoch: a backbone that cannot tell these images apart is not worth training.
-        if not stopping.finished:
+        if len(history) < phase.last_epoch:
             check_collapsed(sources.prepare(trainer).sample_pre_logits(), "the features that reach the head")
-        while not stopping.finished:
-            epoch = len(stopping.history)
+        for epoch in range(len(history), phase.last_epoch):
             trainer.start_epoch(epoch)
             # Unfreezing moves the split toward the input, so each epoch asks for its source again. The first call
             # after a move may fill the disk cache with the features of what is still frozen.
@@ -83,19 +84,19 @@ def train(
             # Random numbers depend on seed, phase and epoch alone: a resumed run draws the same.
             with seeded(derive_seed(seed, epoch)):
                 train_loss = train_one_epoch(trainer, criterion, source, epoch, progress)
-            predictions = source.evaluate()
+            evaluated = source.evaluate()
             # In every epoch, not only at the end: cached features are wrong as soon as a frozen weight changes.
             trainer.frozen.verify(phase.name)
-            check_collapsed(torch.from_numpy(predictions.logits), "the model's outputs")
-            metrics = EpochMetrics.from_predictions(train_loss, predictions, trainer.mean_lrs)
-            check_epoch(phase, epoch, predictions, metrics, start.best)
-            if stopping.update(metrics):
-                trainer.keep_weights()
+            metrics = EpochMetrics.from_predictions(train_loss, evaluated, trainer.mean_lrs)
+            check_epoch(phase, epoch, evaluated, metrics, start.metrics, len(images.dataset.classes))
+            history.append(metrics)
+            if evaluated and epoch + 1 in phase.milestones:
+                predictions[epoch + 1] = evaluated
             # After the guards, so that a run never resumes from a state that they reject.
-            snapshot_file.write(trainer.snapshot(stopping.history, finished=stopping.finished))
+            snapshot_file.write(trainer.snapshot(history, predictions))
             progress.end_epoch(metrics)
             on_epoch_end(phase, epoch, metrics)
-    return TrainResult(trainer.finish(), stopping.best, stopping.best_epoch, stopping.history, trainer.frozen_digests)
+    return TrainResult(trainer.finish(), history[-1], history, predictions, trainer.frozen_digests)
 
 
 def train_one_epoch(
@@ -129,42 +130,6 @@ def compute_loss(trainer: Trainer, criterion: Criterion, source: BatchSource, in
     return criterion.loss(logits, targets)
 
 
-@dataclass
-class EarlyStopping:
-    """Tracks the best epoch of a phase, and whether another epoch should run."""
-
-    phase: Phase
-    select_by: str
-    best: EpochMetrics | None
-    best_epoch: int = 0
-    history: list[EpochMetrics] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs have run, or the last ``patience`` epochs were no better than the best."""
-        done, patience = len(self.history), self.phase.patience
-        # Patience restarts whenever a stage is unfrozen: a stage unfrozen late must be able to improve the model.
-        since = max(self.best_epoch, *self.phase.unfreeze_epochs, 0)
-        return done >= self.phase.epochs or (patience is not None and done - since >= patience)
-
-    def update(self, metrics: EpochMetrics) -> bool:
-        """Append an epoch; returns whether its weights are now the phase's result."""
-        self.history.append(metrics)
-        is_best = (
-            self.phase.patience is None  # then the last epoch counts
-            or self.best is None
-            or metrics.rank(self.select_by) > self.best.rank(self.select_by)
-        )
-        if is_best:
-            self.best, self.best_epoch = metrics, len(self.history)
-        return is_best
-
-    def replay(self, history: list[EpochMetrics]) -> None:
-        """Append the epochs of a snapshot."""
-        for metrics in history:
-            self.update(metrics)
-
-
 def _snapshot_key(
     start: TrainResult, phase: Phase, train_config: TrainLoopConfig, images: TrainingImages, seed: int
 ) -> list[str]:
@@ -174,7 +139,7 @@ def _snapshot_key(
         repr(phase),
         train_config.model_dump_json(),
         repr(Compute.from_config(train_config.compute)),
-        repr(start.best),
+        repr(start.metrics),
         repr(start.model),
         tensor_digest(start.model.state_dict().items()),
         repr(images.dataset.preprocessing),

@@ -52,10 +52,10 @@ def find_lr(parameters: TrainingParameters, phase: Literal["warm_up", "fine_tune
     phases = planned_phases(training, plan)
     if phase == "fine_tune" and len(phases) == 1:
         raise ConfigError(
-            f"training.strategy is {training.strategy}, which has no fine-tuning phase here ({plan.decision.reason}); "
+            f"training.strategy is {training.strategy}, which has no fine-tuning phase here ({plan.reason}); "
             f"choose another strategy, or use --phase warm_up."
         )
-    *earlier, searched = phases[: 1 if phase == "warm_up" else 2]
+    earlier, searched = ([], phases[0]) if phase == "warm_up" else (phases[:1], phases[-1])
     images = training_images(split, preprocessing_for(model.config))
     start, config = TrainResult(new_head_model(model, split.classes, seed)), training.train_config
     results = run_phases(start, earlier, config, images, seed=seed, on_epoch_end=lambda *_: None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, replace
+import json
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft.compute.autotune import autotune, describe
-from graft.config.training import ComputeConfig, FineTuneConfig, TrainingConfig, TrainLoopConfig, WarmUpConfig
+from graft.config.training import ComputeConfig, TrainingConfig, TrainLoopConfig
 from graft.data.splits import Split
 from graft.features.loaders import DatasetInfo
 from graft.models import lora
@@ -21,7 +23,7 @@ from graft.models.weights import FingerprintedModel
 from graft.seeds import derive_seed
 from graft.training.history import Phase
 from graft.training.optimization import layer_lrs
-from graft.training.strategy import StrategyDecision, decide, measure_similarity
+from graft.training.strategy import HEAD_ONLY, Candidate, configured_candidate, measure_similarity, propose_candidates
 
 Config = TypeVar("Config", bound=TrainLoopConfig)
 COLUMNS = ("stage", "parameters", "trainable", "unfrozen at epoch", "learning rate", "batch norms")
@@ -45,40 +47,57 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Which stages are unfrozen, when, at which learning rates, and why.
+    """The candidates that the folds try, or the recipe that they chose; and why.
 
-    ``similarity`` (at most 1; 0 is chance) is measured for strategy ``auto`` only. ``compute`` is the section of
-    that name with every ``auto`` decided.
+    ``candidates`` are in the order of their cost; the first is always the head alone. ``stage_plans`` has the stages of
+    each candidate, by its name. ``similarity`` (at most 1; 0 is chance) is measured for strategy ``auto`` only.
+    ``compute`` is the section of that name with every ``auto`` decided.
     """
 
-    decision: StrategyDecision
+    candidates: list[Candidate]
+    reason: str
     images_per_class: int
     similarity: float | None
-    stages: list[StagePlan]
+    stage_plans: dict[str, list[StagePlan]]
     compute: ComputeConfig
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the folds choose among the candidates, or follow the config."""
+        return self.similarity is not None
+
+    @property
+    def recipe(self) -> Candidate:
+        """The chosen recipe; before the folds have chosen, the candidate of the highest cost."""
+        return self.candidates[-1]
+
+    @property
+    def stages(self) -> list[StagePlan]:
+        """The stages of the recipe, from input to output."""
+        return self.stage_plans[self.recipe.name]
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> TrainingPlan:
         """The inverse of ``record``, also after a round trip through JSON."""
-        decision = record["decision"]
-        decision = StrategyDecision(**decision | {"unfreeze_epochs": tuple(decision["unfreeze_epochs"])})
-        stages = [StagePlan(**stage) for stage in record["stages"]]
-        compute = ComputeConfig(**record["compute"])
-        return cls(**record | {"decision": decision, "stages": stages, "compute": compute})
+        return TypeAdapter(cls).validate_json(json.dumps(record))
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON types."""
-        return asdict(self) | {"compute": self.compute.model_dump()}
+        record: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        return record
 
     @property
     def summary(self) -> str:
-        """Strategy, number of unfrozen stages and trainable parameters, and the reason, on one line."""
+        """The candidates or the recipe, and the reason, on one line."""
+        names = ", ".join(candidate.name for candidate in self.candidates)
+        if len(self.candidates) > 2:
+            return f"the folds choose among {names}; {self.reason}"
         trainable = sum(stage.trainable for stage in self.stages)
         total = sum(stage.parameters for stage in self.stages)
-        unfrozen, stages = len(self.decision.unfreeze_epochs), len(self.stages) - 1
+        unfrozen, stages = len(self.recipe.unfreeze_epochs), len(self.stages) - 1
         scope = f"{unfrozen} of {stages} stages are unfrozen" if unfrozen else "the backbone stays frozen"
         counts = f"{trainable:,} of {total:,} parameters are trained"
-        return f"{self.decision.strategy}: {scope}, {counts}; {self.decision.reason}"
+        return f"{self.recipe.strategy}: {scope}, {counts}; {self.reason}"
 
     @property
     def compute_summary(self) -> str:
@@ -89,19 +108,10 @@ class TrainingPlan:
         """A copy of a training config with the plan's compute settings."""
         return config.model_copy(update={"compute": self.compute})
 
-    def with_reason(self, reason: str) -> TrainingPlan:
-        """The plan with another reason appended to that of its decision."""
-        return replace(self, decision=replace(self.decision, reason=f"{self.decision.reason}; {reason}"))
-
-    def without_fine_tuning(self, warm_up: WarmUpConfig, reason: str) -> TrainingPlan:
-        """The plan for the head alone."""
-        head_only = [
-            replace(stage, unfreeze_epoch=1, learning_rate=warm_up.learning_rate)
-            if stage.stage == "head"
-            else StagePlan(stage.stage, stage.parameters, 0, 0, 0.0, "statistics frozen" if stage.batch_norms else "")
-            for stage in self.stages
-        ]
-        return replace(self, decision=StrategyDecision("head_only", (), reason), stages=head_only)
+    def with_recipe(self, recipe: Candidate, reason: str) -> TrainingPlan:
+        """The plan once the folds have chosen."""
+        candidates = [HEAD_ONLY] if recipe == HEAD_ONLY else [HEAD_ONLY, recipe]
+        return replace(self, candidates=candidates, reason=reason)
 
     def table(self) -> list[tuple[str, ...]]:
         """One row of text for each stage, from input to output, under ``COLUMNS``."""
@@ -135,23 +145,22 @@ def make_plan(split: Split, model: FingerprintedModel, training: TrainingConfig,
     names = stage_names(network)
     training = training.model_copy(update={"compute": autotune(training.compute, network)})
     images_per_class = int(records["label"].value_counts().median())
-    similarity = None
+    similarity, reason = None, "set in the config"
     if training.strategy == "auto":
         dataset = DatasetInfo(split.folder(), split.classes, preprocessing_for(model.config))
         similarity = measure_similarity(network, dataset, records, training.train_config)
-    decision = decide(training, len(names) - 1, images_per_class, similarity)
-    fine_tunes = bool(decision.unfreeze_epochs)
-    phase = fine_tuning_phase(training.fine_tune, decision) if fine_tunes else Phase.warm_up(training.warm_up)
-    stages = stage_plans(network, phase, training.batch_norm)
-    return TrainingPlan(decision, images_per_class, similarity, stages, training.compute)
+        proposed, reason = propose_candidates(training.fine_tune, len(names) - 1, images_per_class, similarity)
+    else:
+        proposed = [configured_candidate(training, len(names) - 1)]
+    candidates = [HEAD_ONLY, *(candidate for candidate in proposed if candidate != HEAD_ONLY)]
+    phases = {candidate.name: candidate.phase for candidate in candidates} | {
+        HEAD_ONLY.name: Phase.warm_up(training.warm_up)
+    }
+    tables = {name: list_stages(network, phase, training.batch_norm) for name, phase in phases.items()}
+    return TrainingPlan(candidates, reason, images_per_class, similarity, tables, training.compute)
 
 
-def fine_tuning_phase(config: FineTuneConfig, decision: StrategyDecision) -> Phase:
-    """The fine-tuning phase of a decision."""
-    return Phase.fine_tune(config, decision.unfreeze_epochs)
-
-
-def stage_plans(network: nn.Module, phase: Phase, batch_norm: BatchNormPolicy) -> list[StagePlan]:
+def list_stages(network: nn.Module, phase: Phase, batch_norm: BatchNormPolicy) -> list[StagePlan]:
     """The plan of each stage for a phase, from input to output."""
     names = stage_names(network)
     unfrozen = [*names[len(names) - 1 - len(phase.unfreeze_epochs) : -1], "head"]

@@ -22,7 +22,7 @@ class ProgressBar:
         self.started = time.monotonic()
         self.metric = ""
         self.bar = tqdm(
-            total=phase.epochs * steps_per_epoch, initial=epochs_done * steps_per_epoch, unit="batch",
+            total=phase.last_epoch * steps_per_epoch, initial=epochs_done * steps_per_epoch, unit="batch",
             desc=phase.name, disable=None, leave=False, dynamic_ncols=True,
         )  # fmt: skip
 
@@ -34,20 +34,21 @@ class ProgressBar:
 
     def update(self, loss: float, lr: float) -> None:
         """Advance by one batch."""
-        self.bar.set_description_str(f"{self.phase.name} {self.epochs_done + 1}/{self.phase.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss {loss:.3f}{self.metric} lr {lr:.1e}", refresh=False)
+        self.bar.set_description_str(f"{self.phase.name} {self.epochs_done + 1}/{self.phase.last_epoch}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.3f}{self.metric}, lr {lr:.1e}", refresh=False)
         self.bar.update()
 
     def end_epoch(self, metrics: EpochMetrics) -> None:
         """Report the metrics of an epoch."""
         self.epochs_done += 1
-        self.metric = f" accuracy {metrics.val_accuracy:.3f} macro-F1 {metrics.val_macro_f1:.3f}"
+        self.metric = ""
+        if metrics.val_accuracy is not None:
+            self.metric = f", validation accuracy {metrics.val_accuracy:.3f}, macro-F1 {metrics.val_macro_f1:.3f}"
         if not self.bar.disable:
             return
         seconds_each = (time.monotonic() - self.started) / (self.epochs_done - self.epochs_before)
         logger.info(
-            "%s %d/%d: loss %.3f, validation accuracy %.3f, macro-F1 %.3f, lr %.1e, %.0f s left",
-            self.phase.name, self.epochs_done, self.phase.epochs, metrics.train_loss, metrics.val_accuracy,
-            metrics.val_macro_f1, next(iter(metrics.learning_rates.values())),
-            seconds_each * (self.phase.epochs - self.epochs_done),
+            "%s %d/%d: loss %.3f%s, lr %.1e, %.0f s left",
+            self.phase.name, self.epochs_done, self.phase.last_epoch, metrics.train_loss, self.metric,
+            next(iter(metrics.learning_rates.values())), seconds_each * (self.phase.last_epoch - self.epochs_done),
         )  # fmt: skip

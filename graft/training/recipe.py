@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from graft.config.strict_model import StrictModel
-from graft.config.training import ComputeConfig, FineTuneConfig, TrainingConfig, TrainLoopConfig, WarmUpConfig
+from graft.config.training import ComputeConfig, TrainingConfig, TrainLoopConfig, WarmUpConfig
 from graft.data.splits import Split
 from graft.errors import PhaseError
 from graft.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ from graft.seeds import derive_seed
 from graft.training.checkpoint import Checkpoint
 from graft.training.history import FINE_TUNE, WARM_UP, OnEpochEnd, Phase
 from graft.training.loop import TrainResult, train
-from graft.training.plan import TrainingPlan, fine_tuning_phase
+from graft.training.plan import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
@@ -51,26 +51,27 @@ def run_phases(
         try:
             start = train(start, phase, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
         except PhaseError as error:
-            if start.best is None:
+            if start.metrics is None:
                 raise
             logger.warning("The %s phase is abandoned, and the model from before it is kept: %s", phase.name, error)
-            start = TrainResult(start.model, start.best, failure=str(error))
+            start = TrainResult(start.model, start.metrics, failure=str(error))
         results.append(start)
     return results
 
 
 def planned_phases(training: TrainingConfig, plan: TrainingPlan) -> list[Phase]:
-    """Head warm-up, and fine-tuning if the plan unfreezes anything."""
-    phases = [Phase.warm_up(training.warm_up)]
-    if plan.decision.unfreeze_epochs:
-        phases.append(fine_tuning_phase(training.fine_tune, plan.decision))
-    return phases
+    """Head warm-up, and the fine-tuning of each candidate."""
+    return [Phase.warm_up(training.warm_up), *(candidate.phase for candidate in plan.candidates[1:])]
 
 
 def training_images(split: Split, preprocessing: Preprocessing) -> TrainingImages:
-    """The training and validation images of a split."""
+    """The images of the final training: all that are not held out, and none to validate it.
+
+    What needs images that are held back from training was decided by the folds.
+    """
     dataset = DatasetInfo(split.folder(), split.classes, preprocessing)
-    return TrainingImages(dataset, split.records("train"), split.records("validation"))
+    records = split.records("train")
+    return TrainingImages(dataset, records, validation=records.head(0))
 
 
 def new_head_model(model: FingerprintedModel, classes: list[str], seed: int) -> nn.Module:
@@ -93,7 +94,6 @@ def warm_up_head(
     start = TrainResult(new_head_model(model, split.classes, seed))
     phases = [Phase.warm_up(warm_up)]
     (result,) = run_phases(start, phases, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
-    assert result.best is not None
     return Checkpoint(
         architecture=model.config.architecture,
         dropout=model.config.dropout,
@@ -103,11 +103,9 @@ def warm_up_head(
         weights=cpu_state_dict(result.model),
         weights_licence=weights_licence(model.config),
         recipe=_dumped({"model": model, "train_config": train_config, "warm_up": warm_up}) | {"seed": seed},
-        best=result.best,
-        best_epoch=result.best_epoch,
         history=result.history,
         frozen_digests=result.frozen_digests,
-        training_hashes=sorted({*images.train["sha256"], *images.validation["sha256"]}),
+        training_hashes=sorted(set(images.train["sha256"])),
     )
 
 
@@ -116,37 +114,29 @@ def fine_tune(
     warm: Checkpoint,
     *,
     train_config: TrainLoopConfig,
-    config: FineTuneConfig,
     plan: TrainingPlan,
     seed: int,
     on_epoch_end: OnEpochEnd,
 ) -> Checkpoint:
-    """Train the stages that the plan unfreezes, and the head.
+    """Train the stages that the plan's recipe unfreezes, and the head.
 
-    Returns ``warm`` if the plan unfreezes none, and ``warm`` with the reason if the phase was abandoned.
+    Returns ``warm`` if it unfreezes none, and ``warm`` with the reason if the phase was abandoned.
     """
-    if not plan.decision.unfreeze_epochs:
+    if not plan.recipe.unfreeze_epochs:
         logger.info("Fine-tuning is skipped (%s).", plan.summary)
         return warm
     images = training_images(split, warm.preprocessing)
-    start = TrainResult(warm.model(), warm.best)
-    phases = [fine_tuning_phase(config, plan.decision)]
+    start = TrainResult(warm.model(), warm.history[-1])
+    phases = [plan.recipe.phase]
     (result,) = run_phases(start, phases, train_config, images, seed=seed, on_epoch_end=on_epoch_end)
     if result.failure:
         return replace(warm, failure=result.failure)
-    if result.best_epoch == 0:
-        logger.warning(
-            "No epoch of fine-tuning was better than the warm head on the validation images; its weights are kept."
-        )
-    assert result.best is not None
-    settings = _dumped({"train_config": train_config, "fine_tune": config}) | {"decision": asdict(plan.decision)}
+    settings = {"train_config": train_config.model_dump(mode="json"), "fine_tune": plan.record()["candidates"][-1]}
     return replace(
         warm,
         phase=FINE_TUNE,
         weights=cpu_state_dict(result.model),
         recipe=warm.recipe | settings,
-        best=result.best,
-        best_epoch=result.best_epoch,
         history=result.history,
         frozen_digests=[*warm.frozen_digests, *result.frozen_digests],
     )

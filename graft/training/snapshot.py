@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from graft.cache.files import cache_path, package_digest, write_atomically
+from graft.evaluation.evaluate import label_predictions
+from graft.evaluation.metrics import Predictions
+from graft.features.loaders import TrainingImages
 from graft.models.freezing import FrozenDigest
 from graft.training.history import EpochMetrics
 
@@ -32,8 +35,9 @@ FINISHED_LIFETIME_S, UNFINISHED_LIFETIME_S = 24 * 3600, 30 * 24 * 3600
 class Snapshot:
     """The state of a training after the epochs in ``history``.
 
-    ``tensors`` are on the CPU, named as by ``Trainer.state``: ``model/...``, ``best/...``, ``optimizer/...``, and with
-    a moving average ``average/...`` and ``averaged/count``. ``scaler`` is the state of the gradient scaler.
+    ``tensors`` are on the CPU, named as by ``Trainer.state``: ``model/...``, ``optimizer/...``, and with a
+    moving average ``average/...`` and ``averaged/count``; logits on the validation images are ``logits/<epochs>``.
+    ``scaler`` is the state of the gradient scaler.
     """
 
     history: list[EpochMetrics]
@@ -46,6 +50,13 @@ class Snapshot:
         """The tensors of one group, without its prefix."""
         prefix = f"{name}/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def predictions(self, images: TrainingImages) -> dict[int, Predictions]:
+        """The predictions on the validation images, by the number of epochs after which they were made."""
+        return {
+            int(epochs): label_predictions(logits.numpy(), images.dataset, images.validation)
+            for epochs, logits in self.group("logits").items()
+        }
 
 
 @dataclass(frozen=True)

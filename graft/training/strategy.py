@@ -1,12 +1,12 @@
-"""Which stages are unfrozen after warm-up, and when: as the config says, or chosen from the data.
+"""Which stages are unfrozen after warm-up, and when: as the config says, or as candidates for the folds.
 
 ``auto`` proposes how many stages to fine-tune by the number of images, and by how close the task is to the backbone's
-pretraining. The folds then decide whether to fine-tune at all (``graft.training.selection``).
+pretraining. The folds then choose among these candidates and the head alone (``graft.training.selection``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,79 +15,99 @@ from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from graft.config.training import TrainingConfig, TrainLoopConfig
+from graft.config.training import FineTuneConfig, TrainingConfig, TrainLoopConfig
 from graft.evaluation.evaluate import extract_features
 from graft.features.loaders import DatasetInfo
 from graft.features.split_model import SplitModel
 from graft.training.guards import check_collapsed
+from graft.training.history import Phase
 
 NEIGHBOURS = 5
 SAMPLE_SIZE = 512
 SIMILAR, RELATED = 0.8, 0.5  # lower bounds of the similarity
+DEFAULT_FINE_TUNE = FineTuneConfig()
 DEFAULT_FRACTION = 0.1  # of the stages, that last_stages unfreezes if the config gives no number
-REQUESTED = "set in the config"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that the folds try: after head warm-up, fine-tuning of the stages in ``unfreeze_epochs``.
+
+    ``unfreeze_epochs`` holds the epoch at which each stage is unfrozen, from the output toward the input; it is empty
+    for the head alone. With ``stop_after``, training ends after that many epochs.
+    """
+
+    name: str
+    strategy: str
+    fine_tune: FineTuneConfig = DEFAULT_FINE_TUNE
+    unfreeze_epochs: tuple[int, ...] = ()
+    stop_after: int | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of fine-tuning; a candidate without one is the head alone."""
+        return replace(Phase.fine_tune(self.fine_tune, self.unfreeze_epochs), stop_after=self.stop_after)
+
+
+HEAD_ONLY = Candidate("head_only", "head_only")
 
 
 @dataclass(frozen=True)
 class StrategyRule:
-    """For a median class of at least ``images_per_class`` images, the fraction of stages to unfreeze.
+    """For a median class of at least ``images_per_class`` images, the fractions of stages that candidates unfreeze.
 
-    The fraction depends on whether the task is ``similar`` or ``related`` to the backbone's, or ``far`` from it.
+    They depend on whether the task is ``similar`` or ``related`` to the backbone's, or ``far`` from it.
     """
 
     images_per_class: int
-    similar: float
-    related: float
-    far: float
+    similar: tuple[float, ...]
+    related: tuple[float, ...]
+    far: tuple[float, ...]
 
 
-# Fine-tuning about two thirds of the stages is a candidate for every task: whether it is better than the head alone is
-# left to the folds (graft/training/selection.py). Only with many images or a far task is more unfrozen.
+# What is proposed for every task is measured in docs/training.md. Only with many images or a far task is everything
+# unfrozen as well: no features can be cached then, so each epoch costs several times as much.
 STRATEGY_RULES = (
-    StrategyRule(1000, similar=0.65, related=1.0, far=1.0),
-    StrategyRule(300, similar=0.65, related=0.65, far=1.0),
-    StrategyRule(0, similar=0.65, related=0.65, far=0.65),
+    StrategyRule(1000, similar=(0.25, 0.42, 0.65), related=(0.42, 0.65, 1.0), far=(0.65, 1.0)),
+    StrategyRule(300, similar=(0.25, 0.42, 0.65), related=(0.25, 0.42, 0.65), far=(0.42, 0.65, 1.0)),
+    StrategyRule(0, similar=(0.25, 0.42), related=(0.42, 0.65), far=(0.42, 0.65)),
 )
 
 
-@dataclass(frozen=True)
-class StrategyDecision:
-    """The strategy, the epoch at which each stage is unfrozen (from the output toward the input), and the reason."""
-
-    strategy: str
-    unfreeze_epochs: tuple[int, ...]
-    reason: str
-
-
-def decide(config: TrainingConfig, stages: int, images_per_class: int, similarity: float | None) -> StrategyDecision:
-    """The decision for a backbone of ``stages`` stages; only ``auto`` needs the ``similarity`` (at most 1)."""
+def configured_candidate(config: TrainingConfig, stages: int) -> Candidate:
+    """The recipe of a strategy that the config sets, for a backbone of ``stages`` stages."""
     fine_tune, strategy = config.fine_tune, config.strategy
     if strategy == "head_only":
-        return StrategyDecision(strategy, (), REQUESTED)
+        return HEAD_ONLY
     if strategy == "full":
-        return StrategyDecision(strategy, (0,) * stages, REQUESTED)
-    if strategy == "last_stages":
-        count = fine_tune.unfrozen_stages or stage_count(DEFAULT_FRACTION, stages)
-        return StrategyDecision(strategy, (0,) * count, REQUESTED)
-    if strategy == "gradual":
+        unfreeze_epochs: tuple[int, ...] = (0,) * stages
+    elif strategy == "last_stages":
+        unfreeze_epochs = (0,) * (fine_tune.unfrozen_stages or stage_count(DEFAULT_FRACTION, stages))
+    else:
+        assert strategy == "gradual"
         spaced = evenly_spaced_epochs(fine_tune.unfrozen_stages or stages, fine_tune.epochs)
-        return StrategyDecision(strategy, fine_tune.unfreeze_epochs or spaced, REQUESTED)
-    assert similarity is not None
-    return choose(stages, images_per_class, similarity)
+        unfreeze_epochs = fine_tune.unfreeze_epochs or spaced
+    return Candidate(strategy, strategy, fine_tune, unfreeze_epochs)
 
 
-def choose(stages: int, images_per_class: int, similarity: float) -> StrategyDecision:
-    """The decision of ``auto``, by ``STRATEGY_RULES``."""
+def propose_candidates(
+    fine_tune: FineTuneConfig, stages: int, images_per_class: int, similarity: float
+) -> tuple[list[Candidate], str]:
+    """The candidates of ``auto`` by ``STRATEGY_RULES``, the cheapest first, and the reason for them."""
     rule = next(rule for rule in STRATEGY_RULES if images_per_class >= rule.images_per_class)
     distance = "similar" if similarity >= SIMILAR else "related" if similarity >= RELATED else "far"
-    count = stage_count(getattr(rule, distance), stages)
-    strategy = "head_only" if count == 0 else "full" if count == stages else "last_stages"
     relation = {"similar": "similar to", "related": "related to", "far": "far from"}[distance]
     reason = (
         f"{images_per_class} images in the median class, and a task {relation} what the backbone was trained on "
         f"(nearest neighbours in its frozen features score {similarity:.2f}; 0 is chance, 1 is perfect)"
     )
-    return StrategyDecision(strategy, (0,) * count, reason)
+    counts = sorted({stage_count(fraction, stages) for fraction in getattr(rule, distance)})
+    return [_proposed(fine_tune, count, stages) for count in counts], reason
+
+
+def _proposed(fine_tune: FineTuneConfig, count: int, stages: int) -> Candidate:
+    strategy = "full" if count == stages else "last_stages"
+    return Candidate(f"last_{count}_stages" if count < stages else "full", strategy, fine_tune, (0,) * count)
 
 
 def stage_count(fraction: float, stages: int) -> int:

@@ -1,4 +1,4 @@
-"""A model in training: what is unfrozen, its optimizer and schedule, its best weights, its state for a snapshot."""
+"""A model in training: what is unfrozen, its optimizer and schedule, its state for a snapshot."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from graft.compute.devices import Compute
 from graft.config.training import TrainLoopConfig
+from graft.evaluation.metrics import Predictions
 from graft.models import lora
 from graft.models.freezing import FrozenDigest, FrozenStages, freeze_all_but
 from graft.models.stages import stage_names
@@ -52,7 +53,6 @@ class Trainer:
         # All that this phase ever trains: only these differ between epochs, so only these are copied.
         self.trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
         check_trainable(len(self.trainable), phase)
-        self.best_weights = self._weights()
         self._unfreeze(0, None)
 
     @property
@@ -107,29 +107,27 @@ class Trainer:
         self._step()
         return mean_loss
 
-    def keep_weights(self) -> None:
-        """Keep a copy of the weights as ``eval_model`` has them now: the phase's result so far."""
-        self.best_weights = self._weights()
-
     def finish(self) -> nn.Module:
-        """The model with its best weights, on the CPU, in eval mode; raises if a frozen weight changed."""
+        """The trained model, on the CPU, in eval mode; raises if a frozen weight changed."""
         self.frozen_digests.append(self.frozen.release(self.phase.name))
-        load_tensors(self.model, self.best_weights)
+        if self.ema:
+            load_tensors(self.model, copy_tensors(self.ema.module, self.trainable))
         model = self.model.cpu().eval()
         if self.phase.lora:
             lora.merge(model)
         return model
 
-    def snapshot(self, history: list[EpochMetrics], *, finished: bool) -> Snapshot:
+    def snapshot(self, history: list[EpochMetrics], predictions: dict[int, Predictions]) -> Snapshot:
         """The state after the last epoch of ``history``, for ``restore``."""
-        return Snapshot(history, self._tensors(), self.frozen_digests, self.scaler.state_dict(), finished)
+        logits = {f"logits/{epochs}": torch.from_numpy(kept.logits) for epochs, kept in predictions.items()}
+        finished = len(history) == self.phase.last_epoch
+        return Snapshot(history, self._tensors() | logits, self.frozen_digests, self.scaler.state_dict(), finished)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot, as after its last epoch."""
         self.frozen.release(self.phase.name)
         self._unfreeze(len(snapshot.history) - 1, None)
         load_tensors(self.model, snapshot.group("model"))
-        self.best_weights = snapshot.group("best")
         restore_optimizer(self.model, self.optimizer, snapshot.group("optimizer"))
         if self.ema:
             load_tensors(self.ema.module, snapshot.group("average"))
@@ -143,7 +141,6 @@ class Trainer:
         """All tensors of a snapshot, on the CPU."""
         groups = {
             "model": copy_tensors(self.model, self.trainable),
-            "best": self.best_weights,
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
         if self.ema:
@@ -184,9 +181,6 @@ class Trainer:
         ramp = max(1, round(RAMP_EPOCHS * self.steps_per_epoch))
         schedule = LRSchedule(self.train_config.optimizer, self.phase.epochs * self.steps_per_epoch, ramp)
         return make_scheduler(self.optimizer, schedule, unfrozen, step)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return copy_tensors(self.eval_model, self.trainable)
 
 
 def ema_with_warm_up(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
