@@ -1,4 +1,4 @@
-"""Draws ``docs/benchmarks.png`` and ``docs/views.png`` from the JSON files in ``benchmarks/results/``.
+"""Draws ``docs/benchmarks.png`` from the JSON files in ``benchmarks/results/``.
 
 python benchmarks/charts.py
 """
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from graft.reports.figures import BLUE, GREEN, INK, ORANGE, QUIET, as_png, style_axes
+from graft.reports.figures import GREEN, INK, QUIET, as_png, style_axes
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 
@@ -22,7 +22,6 @@ RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "
 def main() -> None:
     """Draw both figures."""
     (DOCS / "benchmarks.png").write_bytes(as_png(benchmarks()))
-    (DOCS / "views.png").write_bytes(as_png(views()))
 
 
 def benchmarks() -> Figure:
@@ -46,23 +45,6 @@ def benchmarks() -> Figure:
     right.xaxis.set_major_formatter("{x:,.0f}")
     right.legend(frameon=False, fontsize=8)
     style_axes(right, "The whole pipeline, head only")
-    return figure
-
-
-def views() -> Figure:
-    """Accuracy by the number of cached augmented views of each image."""
-    figure = Figure(figsize=(6.4, 3.3), layout="constrained")
-    axes = figure.subplots()
-    for colour, (name, accuracies) in zip((GREEN, BLUE, ORANGE), load_result("views").items(), strict=True):
-        counts = [int(count) for count in accuracies]
-        mean, deviation = zip(*accuracies.values(), strict=True)
-        axes.errorbar(counts, mean, deviation, color=colour, marker="o", markersize=4, capsize=3, label=name)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_ylim(top=0.99)  # room for the legend
-    axes.set(xlabel="views of each image (each costs one pass over the images)", ylabel="accuracy on the holdout")
-    axes.legend(frameon=False, fontsize=8)
-    style_axes(axes, "How many augmented views are enough (5 seeds)")
     return figure
 
 

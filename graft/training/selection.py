@@ -88,7 +88,7 @@ def choose_option(options: list[Option]) -> Option:
 
 def image_losses(options: list[Option]) -> np.ndarray:
     """The log loss of each image, float64 ``[images, options]``, in nats."""
-    return np.stack([option.predictions.image_losses for option in options], axis=1)
+    return np.asarray(np.stack([option.predictions.image_losses for option in options], axis=1))
 
 
 def choose(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
