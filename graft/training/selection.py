@@ -108,7 +108,7 @@ def choose(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
         squares = weights[samples] @ (losses - losses[:, winner, None]) ** 2 / count[samples, None]
         standard_errors = np.sqrt(np.maximum(squares - differences**2, 0) / count[samples, None])
         chosen[samples] = (differences <= standard_errors).argmax(axis=1)
-    return chosen
+    return np.asarray(chosen)
 
 
 @dataclass(frozen=True)
