@@ -73,7 +73,7 @@ def test_config_rejects_an_unknown_key_by_name_in_every_section(path: tuple[str,
         (("training",), {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [1, 0]}}, "in non-decreasing order"),
         (
             ("training",),
-            {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [0, 10]}},
+            {"strategy": "gradual", "fine_tune": {"unfreeze_epochs": [0, 20]}},
             "give epochs from 0 to 19",
         ),
         (("training", "warm_up"), {"learning_rate": -1.0}, "greater than 0"),

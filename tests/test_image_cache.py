@@ -216,9 +216,9 @@ def test_cached_images_are_shared_by_augmentations_with_the_same_fixed_part(
 @given(width=st.integers(1, 1200), height=st.integers(1, 1200))
 def test_fixed_part_shrinks_large_images_only(width: int, height: int) -> None:
     fixed = LIGHT.fixed(torch.zeros(3, height, width, dtype=torch.uint8))
-    assert LIGHT.min_side_px == 290
-    assert min(fixed.shape[1:]) == min(width, height, 290)
-    if min(width, height) <= 290:
+    assert LIGHT.min_side_px == 379
+    assert min(fixed.shape[1:]) == min(width, height, 379)
+    if min(width, height) <= 379:
         assert fixed.shape == (3, height, width)
 
 
@@ -226,7 +226,7 @@ def test_photograph_decoded_at_reduced_size_looks_the_same(tmp_path: Path) -> No
     write_photograph(tmp_path / "large.jpg", 2400, 1800)
     full = ImageReader(tmp_path, replace(LIGHT, min_side_px=None))("large.jpg", _sha256(tmp_path / "large.jpg"))
     reduced = ImageReader(tmp_path, LIGHT)("large.jpg", _sha256(tmp_path / "large.jpg"))
-    assert full.shape == reduced.shape == (3, 290, 386)
+    assert full.shape == reduced.shape == (3, 379, 505)
     assert (full.float() - reduced.float()).abs().mean() < 1  # of 255 grey levels
 
 
