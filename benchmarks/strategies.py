@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     parameters = training_parameters(options.config, options.set)
     data = parameters.data
-    manifest = scan(data.root, data.limits)
+    manifest = scan(data.root, data.limits, data.follow_links)
     split = split_images(manifest, validate_images(manifest, data.validation).clusters, data.split)
     results: dict[str, list[tuple[float, float, float]]] = {}
     for seed in range(options.seeds):
