@@ -52,7 +52,7 @@ def main() -> None:
     check_training_config(parameters.model, training)
     model = fingerprint_model(parameters.model)
     with timed("ingest_images"):
-        manifest = scan(data.root, data.limits)
+        manifest = scan(data.root, data.limits, data.follow_links)
     with timed("validate_data"):
         from graft.data.validation import validate_images
 

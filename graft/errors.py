@@ -7,9 +7,15 @@ from collections.abc import Sequence
 
 
 class GraftError(Exception):
-    """A user error: printed without a traceback, exit code 1."""
+    """A user error: printed without a traceback, exit code 1.
+
+    As text it is printable: file names and other parts of it come from outside.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(GraftError):
@@ -53,6 +59,8 @@ class RegistryError(GraftError):
 def printable(name: object) -> str:
     """The text on one line, with unprintable characters escaped."""
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -25,13 +25,14 @@ class ManifestMaterializer(FolderMaterializer):
         """Read a manifest."""
         table, skipped = self.read_table("manifest.parquet"), self.read_table("skipped.parquet")
         metadata = self.read_json("manifest.json")
-        return Manifest(table, metadata["root"], skipped, metadata["empty_classes"])
+        return Manifest(table, skipped=skipped, **metadata)
 
     def save(self, data: Manifest) -> None:
         """Write a manifest."""
         self.write_table("manifest.parquet", data.table)
         self.write_table("skipped.parquet", data.skipped)
-        self.write_json("manifest.json", {"root": data.root, "empty_classes": data.empty_classes})
+        texts = {name: getattr(data, name) for name in ("root", "empty_classes", "reading", "remarks")}
+        self.write_json("manifest.json", texts)
 
     def save_visualizations(self, data: Manifest) -> dict[str, VisualizationType]:
         """Show counts, sizes and formats."""
@@ -44,7 +45,8 @@ class ManifestMaterializer(FolderMaterializer):
     def compute_content_hash(self, data: Manifest) -> str:
         """Hash everything except the folder's path."""
         tables = (data.table, data.skipped)
-        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical_json(data.empty_classes))
+        texts = [data.empty_classes, data.reading, data.remarks]
+        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical_json(texts))
 
 
 class PartitionMaterializer(FolderMaterializer):
@@ -129,6 +131,8 @@ class ValidationReportMaterializer(FolderMaterializer):
             skipped=self.read_table("skipped.parquet"),
             thumbnails=dict(zip(thumbnails["path"], thumbnails["jpeg"], strict=True)),
             raw=self.read_json("great_expectations.json"),
+            reading=report["reading"],
+            remarks=report["remarks"],
         )
 
     def save(self, data: ValidationReport) -> None:
@@ -137,6 +141,8 @@ class ValidationReportMaterializer(FolderMaterializer):
             "check_results": [asdict(result) for result in data.check_results],
             "blocking_errors": data.blocking_errors,
             "images_per_class": data.images_per_class,
+            "reading": data.reading,
+            "remarks": data.remarks,
         }
         self.write_json("report.json", report)
         self.write_json("great_expectations.json", data.raw)

@@ -15,7 +15,7 @@ from steps.validate_data import validate_data
 @strict_pipeline(PromotionParameters)
 def promotion_pipeline(data: DataConfig, registry: RegistryConfig, gate: GateConfig) -> None:
     """Compare challenger and champion on images that neither was trained on, apply the gate, promote."""
-    manifest = ingest_images(data.root, data.limits)
+    manifest = ingest_images(data.root, data.limits, data.follow_links)
     report, _ = validate_data(manifest, data.validation, data.bad_images)
     comparison = compare_models(manifest, report, data.split, registry)
     verdict = gate_challenger(comparison, gate, registry)

@@ -41,7 +41,7 @@ def training_pipeline(
 ) -> None:
     """Validate, split, plan, cross-validate, choose, warm up, fine-tune, evaluate, export, register."""
     # Data
-    manifest = ingest_images(data.root, data.limits)
+    manifest = ingest_images(data.root, data.limits, data.follow_links)
     report, _ = validate_data(manifest, data.validation, data.bad_images, cross_validation.folds)
     split, folds = split_data(manifest, report, data.split, cross_validation.folds, seed)
 

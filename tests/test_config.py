@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,12 @@ def test_read_yaml_names_a_missing_file(tmp_path: Path) -> None:
         read_yaml(tmp_path / "nowhere.yaml")
 
 
-@given(st.one_of(st.integers(), st.booleans(), st.text("abc xyz", min_size=1), st.none()))
+@given(st.one_of(st.integers(), st.booleans(), st.text("abc xyz", min_size=1), st.none()))  # not for a key of text
 def test_override_replaces_one_value_and_nothing_else(value: object) -> None:
     text = yaml.safe_dump(value).removesuffix("\n...\n").strip()
     before = {"parameters": {"data": {"root": "."}, "seed": 1}, "enable_cache": True}
-    after = with_overrides(before, [f"model.weights={text}"])
-    assert after["parameters"]["model"] == {"weights": value}
+    after = with_overrides(before, [f"model.dropout={text}"])
+    assert after["parameters"]["model"] == {"dropout": value}
     del after["parameters"]["model"]
     assert after == before
 
@@ -188,3 +189,80 @@ def test_bundled_config_is_valid_and_begins_with_the_command_to_run_it(path: Pat
     content["parameters"]["data"]["root"] = "."
     kind = PromotionParameters if path.stem == "promotion" else TrainingParameters
     parse_parameters(kind, content, path.name)
+
+
+TEXTS = ["2024-05-01", "2024", "1e3", "0x1F", "010", "1_000", "12:30:45", "yes", "off", "null", ".5", "~x", "=", "on"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("as_override", [False, True])
+def test_key_of_text_is_read_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, as_override: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text).mkdir()
+    in_file = "x" if as_override else text
+    (tmp_path / "x").mkdir(exist_ok=True)
+    (tmp_path / "x.yaml").write_text(
+        f"parameters:\n  data: {{root: {in_file}}}\n  model:\n    weights: {in_file}\n    architecture: {in_file}\n"
+    )
+    keys = ("data.root", "model.weights", "model.architecture")
+    parameters = training_parameters(Path("x.yaml"), [f"{key}={text}" for key in keys] if as_override else [])
+    assert (parameters.data.root, parameters.model.weights, parameters.model.architecture) == (text, text, text)
+
+
+@pytest.mark.parametrize("text", ["[old] photos", "a: b", "{x}", "*x", "@x", "%x", "- x", "x # y", "&x", "!x", "x'y"])
+def test_override_of_a_path_needs_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text).mkdir()
+    (tmp_path / "x.yaml").write_text("parameters: {data: {root: x}}\n")
+    assert training_parameters(Path("x.yaml"), [f"data.root={text}"]).data.root == text
+    assert training_parameters(Path("x.yaml"), [f'data.root="{text}"']).data.root == text
+
+
+def test_number_as_registry_name_is_text_in_both_pipelines(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("parameters: {data: {root: .}, registry: {name: 2024}}\n")
+    assert training_parameters(tmp_path / "x.yaml", []).registry.name == "2024"
+    content = with_overrides(read_yaml(tmp_path / "x.yaml"), ["registry.name=1e3"])
+    content["parameters"]["gate"] = {}
+    assert parse_parameters(PromotionParameters, content, "x.yaml").registry.name == "1e3"
+
+
+def test_choice_among_words_is_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("parameters: {data: {root: .}, training: {augmentation: {strength: no}}}\n")
+    with pytest.raises(ConfigError, match="strength is 'no'; input should be 'none', 'light' or 'strong'"):
+        training_parameters(tmp_path / "x.yaml", [])
+    with pytest.raises(ConfigError, match="strength is 'off'"):
+        training_parameters(tmp_path / "x.yaml", ["training.augmentation.strength=off"])
+
+
+def test_keys_of_numbers_are_still_read_as_yaml(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "parameters: {data: {root: .}, seed: 0x10, training: {compute: {threads: auto}}}\n"
+    )
+    parameters = training_parameters(
+        tmp_path / "x.yaml",
+        ["training.compute.channels_last=yes", "data.validation.formats=[PNG]", "model.crop_px=null"],
+    )
+    assert (parameters.seed, parameters.training.compute.channels_last) == (16, True)
+    assert (parameters.data.validation.formats, parameters.model.crop_px) == (("PNG",), None)
+
+
+def test_home_folder_may_be_written_as_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "x.yaml").write_text("parameters: {data: {root: ~/photos}, model: {weights: ~/w.pth}}\n")
+    parameters = training_parameters(tmp_path / "x.yaml", [])
+    assert (parameters.data.root, parameters.model.weights) == (f"{tmp_path}/photos", f"{tmp_path}/w.pth")
+    (tmp_path / "x.yaml").write_text("parameters: {data: {root: ~}}\n")
+    assert training_parameters(tmp_path / "x.yaml", []).data.root == str(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_read_yaml_rejects_what_is_no_regular_file(tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "x.yaml"
+        os.mkfifo(path)
+    with pytest.raises(ConfigError, match=f"{path}: is not a regular file; give a config file"):
+        read_yaml(path)

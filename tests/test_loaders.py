@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from few_digits import few_digits
 
 from graft.config.training import AugmentationConfig, TrainLoopConfig
+from graft.errors import DataError
 from graft.features.loaders import AugmentationSeeds, TrainingBatches, TrainingImages
 
 PLAIN, STRONG = AugmentationConfig(horizontal_flip=False), AugmentationConfig(strength="strong")
@@ -55,3 +58,17 @@ def test_image_drawn_twice_in_an_epoch_is_augmented_differently(images: Training
     pixels, labels, indices = next(batches.epoch(2))
     assert len(labels) == 4
     assert len({(int(index), crop.numpy().tobytes()) for index, crop in zip(indices, pixels, strict=True)}) == 4
+
+
+def test_error_in_a_worker_is_the_sentence_about_the_file(digits: Path, tmp_path: Path) -> None:
+    images = few_digits(digits, train=8, validation=1)
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    gone = folder / images.train["path"].iloc[-1]
+    gone.unlink()
+    dataset = replace(images.dataset, root=folder)
+    batches = TrainingBatches(dataset, images.train, TrainLoopConfig(batch_size=16), AugmentationSeeds(0))
+    assert batches.loader.num_workers > 0 or (os.cpu_count() or 1) == 1
+    with pytest.raises(DataError) as error:
+        list(batches.epoch(0))
+    assert str(error.value) == f"{gone}: cannot be read (No such file or directory); run the same command again."

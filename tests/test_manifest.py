@@ -245,7 +245,7 @@ def test_missing_file_of_table_is_listed_with_its_error(shapes: Path) -> None:
     (shapes / "images.csv").write_text("path,label\nblue/1.png,a\ngone.png,a\n")
     assert scan(shapes / "images.csv").table["error"].tolist() == [
         "",
-        "cannot be read (No such file or directory)",
+        "does not exist",
     ]
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import http.server
+import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
+import fsspec
 import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
+from graft.config.parameters import LimitsConfig
 from graft.data import remote_storage as remote
 from graft.data.images import read_rgb
 from graft.data.manifest import scan
@@ -65,6 +73,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_bucket_scan_equals_folder_scan(s3: object, shapes: Path, fetched: list[str]) -> None:
     (shapes / ".hidden.png").write_bytes(b"x")
+    shutil.copytree(shapes / "red", shapes / ".net")
     (shapes / "red" / "bad.jpg").write_text("<html>" * 30)
     upload(s3, shapes, "set/")
     remote_manifest, local_manifest = scan(f"s3://{BUCKET}/set/"), scan(shapes)
@@ -119,7 +128,7 @@ def test_remote_table_fetches_only_its_own_images(s3: object, shapes: Path, fetc
         "gone.png": "",
         "red/2.png": "val",
     }
-    assert table["error"]["gone.png"] == table["error"]["../x.png"] == f"is not at s3://{BUCKET}"
+    assert table["error"]["gone.png"] == table["error"]["../x.png"] == f"does not exist at s3://{BUCKET}"
 
 
 def test_deleted_remote_table_is_not_read_from_the_mirror(s3: object, shapes: Path) -> None:
@@ -127,7 +136,7 @@ def test_deleted_remote_table_is_not_read_from_the_mirror(s3: object, shapes: Pa
     upload(s3, shapes)
     scan(f"s3://{BUCKET}/images.csv")
     s3.delete_object(Bucket=BUCKET, Key="images.csv")  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"images\.csv: is not at s3://photos; give a CSV or Parquet file"):
+    with pytest.raises(DataError, match=r"images\.csv: does not exist at s3://photos; give a CSV or Parquet file"):
         scan(f"s3://{BUCKET}/images.csv")
 
 
@@ -192,3 +201,76 @@ def test_missing_bucket_credentials_or_file_system_is_a_data_error(s3: object, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"s3://other: cannot be listed .*; check the address and your credentials"):
         scan("s3://other")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["http", "http table", "ftp", "s3"])
+def test_server_that_never_answers_is_a_data_error(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{silent_server}")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # else one that has the address of an earlier test
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    addresses = {"http table": f"http://{silent_server}/images.csv", "s3": "s3://silent"}
+    address = addresses.get(kind, f"{kind}://{silent_server}/photos")
+    with pytest.raises(DataError, match=r"cannot be (listed|opened) \(no answer within 0\.5 s\)"):
+        scan(address, LimitsConfig(max_silence_s=0.5))
+
+
+class _EndlessImage(http.server.BaseHTTPRequestHandler):
+    """Serves a page that links to one image, which is endless or stops in the middle."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        if not self.path.endswith(".png"):
+            self.wfile.write(f'<a href="{self.path.rstrip("/")}/red/1.png">image</a>'.encode())
+            return
+        with suppress(OSError):
+            self.wfile.write(b"x" * 1000)
+            while "stops" not in self.path:
+                self.wfile.write(b"x" * 1000)
+            time.sleep(5)
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def endless_server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _EndlessImage) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_download_has_limits_of_bytes_and_of_silence(endless_server: str) -> None:
+    limits = LimitsConfig(max_file_bytes=100_000, max_silence_s=1)
+    remote.RemoteStorage(endless_server, LimitsConfig())  # importing the file system takes seconds once
+    storage = remote.RemoteStorage(f"{endless_server}/endless", limits)
+    assert storage.fetch([StoredFile("red/1.png")]) == {"red/1.png": "has more bytes than the limit of 100000"}
+    storage = remote.RemoteStorage(f"{endless_server}/stops", limits)
+    with pytest.raises(DataError, match=r"stops/red/1\.png: cannot be fetched into .*no answer within 1 s"):
+        storage.fetch([StoredFile("red/1.png")])
+    assert not list(storage.folder.rglob("*.png"))
+
+
+def test_misspelt_path_in_remote_table_is_recognized(s3: object, shapes: Path) -> None:
+    (shapes / "images.csv").write_text("path,label\nRED\\1.PNG,a\n")
+    upload(s3, shapes)
+    with pytest.raises(
+        DataError, match=r"1 would with / for \\ and in the case of the file's name .* means red/1\.png"
+    ):
+        scan(f"s3://{BUCKET}/images.csv")

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import great_expectations.expectations as gxe
+import numpy as np
 import pytest
 from bad_files import noise_image, sparse_squares
 from PIL import Image, ImageEnhance
 
+from graft.cli import main
 from graft.config.parameters import BadImagesConfig, ValidationConfig
 from graft.data.expectation_runner import ExpectationRunner, write_data_docs
 from graft.data.expectations import Check
@@ -263,3 +265,80 @@ def test_raw_results_contain_no_lists_of_failures(shapes: Path) -> None:
     assert len(result.failing) == 24
     results = [entry["result"] for suite in report.raw for entry in suite["results"]]
     assert not any("unexpected_index_list" in result for result in results)
+
+
+def test_missing_paths_are_neither_damaged_nor_too_small_and_the_error_says_what_mends_them(shapes: Path) -> None:
+    rows = [f"{label}/{number}.png,{label}" for label in ("blue", "red") for number in range(12)]
+    rows[3:10] = [row.replace("/", "\\") for row in rows[3:10]]
+    (shapes / "images.csv").write_text("\n".join(["path,label", *rows]))
+    report = validate(shapes / "images.csv", bad_images=BadImagesConfig(max_quarantined_fraction=0.1))
+    assert set(report.quarantine["reason"]) == {"missing"}
+    assert report.quarantine["detail"][0] == "does not exist; blue/3.png does"
+    failed = [result.name for result in report.check_results if not result.passed]
+    assert failed == ["missing", "too few images", "too few images of a class"]
+    error = blocking_error(report)
+    assert "At most 10 % of the images may be bad, but 7 of 24 are (blue\\3.png: missing" in error
+    assert "7 of 24 paths of the table do not exist; 7 would with / for \\ (blue\\3.png means blue/3.png)" in error
+
+
+def test_quarantine_check_shows_what_is_wrong_with_the_first_images(shapes: Path) -> None:
+    (shapes / "red" / "page.jpg").write_text("<html>" * 30)
+    report = validate(shapes)
+    (result,) = report.failed("quarantine")
+    assert result.message == (
+        "Each image must decode completely, but 1 of 25 fails (red/page.jpg: cannot be decoded: cannot identify image "
+        "file): replace or remove them."
+    )
+
+
+def test_file_that_was_not_read_is_not_too_small(shapes: Path) -> None:
+    (shapes / "red" / "gone.png").symlink_to("nowhere.png")
+    report = validate(shapes)
+    assert [result.name for result in report.failed("quarantine")] == ["cannot be decoded"]
+    assert "broken link" in report.failed("quarantine")[0].message
+
+
+def test_sixteen_bit_images_that_use_little_of_their_range_are_left_out_with_its_share(shapes: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 64, (48, 48)).astype(np.uint16)
+    Image.fromarray(values).save(shapes / "red" / "six_bits.png")
+    Image.fromarray(values * 1000).save(shapes / "red" / "all_bits.png")
+    Image.fromarray(values * 0 + 9).save(shapes / "red" / "blank.png")
+    report = validate(shapes)
+    assert report.quarantine.to_numpy().tolist() == [
+        ["red/blank.png", "blank", "contrast 0"],
+        ["red/six_bits.png", "unscaled 16-bit values", "uses 0.096 % of its 16-bit range"],
+    ]
+    (unscaled, _) = report.failed("quarantine")
+    assert "(red/six_bits.png: uses 0.096 % of its 16-bit range): multiply them so that they reach 65535" in (
+        unscaled.message
+    )
+
+
+def test_remarks_are_shown_on_the_page_and_in_a_blocking_error(shapes: Path) -> None:
+    (shapes / "red").rename(shapes / "test")
+    page = validation_page(validate(shapes))
+    assert "Read as one folder per class: 24 images in 2 classes: blue (12), test (12)." in page
+    assert "A class is named like a split: test;" in page
+    error = blocking_error(validate(shapes, ValidationConfig(min_images=100)))
+    assert error.index("at least 100 images") < error.index("A class is named like a split: test;")
+
+
+def test_validation_page_has_no_control_characters(shapes: Path) -> None:
+    (shapes / "red").rename(shapes / "\x1b[31mred\x07")
+    (shapes / "blue" / "a\x1b.jpg").write_text("<html>" * 30)
+    page = validation_page(validate(shapes))
+    assert "\\x1b[31mred\\x07" in page
+    assert "\x1b" not in page
+    assert "\x07" not in page
+
+
+def test_check_prints_how_the_folder_was_read(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (shapes / "red").rename(shapes / "val_red")
+    (tmp_path / "x.yaml").write_text(f"parameters: {{data: {{root: '{shapes}'}}}}")
+    assert main(["check", "x.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Read as one folder per class: 24 images in 2 classes: blue (12), val_red (12)."
+    assert lines[1].startswith("A class is named like a split: val_red;")

@@ -39,7 +39,9 @@ def _check(options: argparse.Namespace) -> None:
 
     parameters = load_parameters(options)
     data = parameters.data
-    manifest = scan(data.root, data.limits)
+    manifest = scan(data.root, data.limits, data.follow_links)
+    for note in (manifest.reading, *manifest.remarks):
+        print(note)
     report = validate_images(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
     with write_errors():
         options.page.write_text(validation_page(report), encoding="utf-8")

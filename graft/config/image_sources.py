@@ -9,6 +9,7 @@ EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP",
     ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
+MAX_FILE_BYTES = 200_000_000  # of one image
 MAX_PIXELS = 178_956_970  # Pillow raises DecompressionBombError above this
 
 

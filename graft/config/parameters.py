@@ -9,17 +9,29 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from graft.config.image_sources import MAX_PIXELS, Format
-from graft.config.strict_model import Fraction, GreyLevel, NonNegativeFloat, PositiveFloat, PositiveInt, StrictModel
+from graft.config.image_sources import MAX_FILE_BYTES, MAX_PIXELS, Format
+from graft.config.strict_model import (
+    Fraction,
+    GreyLevel,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StrictModel,
+    UserPath,
+)
 from graft.config.training import TrainingConfig
 
 
 class LimitsConfig(StrictModel):
-    """Limits for reading one image: file size in bytes, decoded pixels, seconds."""
+    """Limits for reading one image: file size in bytes, decoded pixels, seconds.
 
-    max_file_bytes: PositiveInt = 200_000_000
+    ``max_silence_s`` is how long a remote server may send nothing, in seconds.
+    """
+
+    max_file_bytes: PositiveInt = MAX_FILE_BYTES
     max_pixels: Annotated[int, Field(ge=1, le=MAX_PIXELS)] = MAX_PIXELS
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 20.0
+    max_silence_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
 
 
 class ValidationConfig(StrictModel):
@@ -83,10 +95,12 @@ class SplitConfig(StrictModel):
 class DataConfig(BadImagesConfig):
     """The images, and how they are checked and split.
 
-    ``root`` is the local path or URL, such as ``s3://bucket/photos``, of a folder or of a CSV or Parquet table.
+    ``root`` is the local path or URL, such as ``s3://bucket/photos``, of a folder or of a CSV or Parquet table. Links
+    out of that folder are skipped, unless ``follow_links`` is set.
     """
 
-    root: Annotated[str, Field(min_length=1)]
+    root: UserPath
+    follow_links: bool = False
     limits: LimitsConfig = LimitsConfig()
     validation: ValidationConfig = ValidationConfig()
     split: SplitConfig = SplitConfig()
@@ -106,7 +120,7 @@ class ModelConfig(StrictModel):
     """
 
     architecture: Annotated[str, Field(min_length=1)] = "mobilenet_v2"
-    weights: Annotated[str, Field(min_length=1)] = "DEFAULT"
+    weights: UserPath = "DEFAULT"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     resize_px: Annotated[int, Field(ge=16, le=2048)] | None = None
     crop_px: Annotated[int, Field(ge=16, le=2048)] | None = None

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from graft.config.image_sources import is_url
-from graft.config.parameters import DataConfig, SplitConfig, TrainingParameters
+from graft.config.parameters import DataConfig, PromotionParameters, SplitConfig, TrainingParameters
+from graft.config.regular_file import read_regular_file
 from graft.config.strict_model import StrictModel
 from graft.config.training import FineTuneConfig, TrainingConfig
-from graft.errors import ConfigError, did_you_mean
+from graft.errors import ConfigError, DataError, did_you_mean
 
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # without a decimal point, YAML 1.1 reads it as text
+QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
+MAX_CONFIG_BYTES = 10_000_000
 RENAMED_KEYS: dict[type[BaseModel], dict[str, str]] = {
     FineTuneConfig: {"thaw_epochs": "unfreeze_epochs", "stage_decay": "layer_decay"},
 }
@@ -42,11 +45,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a config file as a mapping; raises ``ConfigError`` if it is not one."""
+    """Read a config file as a mapping; raises ``ConfigError`` if it is not one.
+
+    Where a parameter takes text, its text is read as written: ``2024``, ``2024-05-01``, ``no`` and ``null`` as well.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        loader = _UniqueKeyLoader(read_regular_file(path, MAX_CONFIG_BYTES).decode("utf-8-sig"))
+        root = loader.get_single_node()
+        for key, node in _items(root):
+            if key == "parameters":
+                for kind in (TrainingParameters, PromotionParameters):
+                    _read_text_as_written(node, kind)
+        content = loader.construct_document(root) if root else None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}; give a config file.") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from error
     except ConfigError as error:
@@ -83,14 +97,41 @@ def with_overrides(content: Mapping[str, Any], assignments: list[str]) -> dict[s
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.split(".")):
             raise ConfigError(f"--set {assignment}: must look like section.key=value.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment}: the value is not valid YAML.") from error
-        if isinstance(value, str) and text.strip()[0] not in "'\"":
-            value = text.strip()  # YAML would read the part of a path after " #" as a comment
-        result = _with_value(result, ["parameters", *path.split(".")], value, assignment)
+        keys = path.split(".")
+        is_text = any(_takes_text(_annotation_at(kind, keys)) for kind in (TrainingParameters, PromotionParameters))
+        # YAML would read some paths and names as dates, numbers or lists, and the part after " #" as a comment.
+        value = text.strip() if is_text and not QUOTED.fullmatch(text.strip()) else _yaml_value(text, assignment)
+        result = _with_value(result, ["parameters", *keys], value, assignment)
     return result
+
+
+def _yaml_value(text: str, assignment: str) -> Any:  # noqa: ANN401
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML.") from error
+
+
+def _read_text_as_written(node: yaml.Node, kind: type[BaseModel]) -> None:
+    """Mark the values of keys that take text as text, at any depth, whatever YAML would make of them."""
+    for key, value in _items(node):
+        annotation = _annotation_at(kind, [key])
+        if isinstance(value, yaml.ScalarNode) and _takes_text(annotation):
+            value.tag = "tag:yaml.org,2002:str"
+        elif section := _section_of(annotation):
+            _read_text_as_written(value, section)
+
+
+def _items(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:
+    """The keys and values of a mapping; nothing of another node."""
+    return [(str(key.value), value) for key, value in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def _takes_text(annotation: object) -> bool:
+    """Whether a key takes text alone: a string, or one of several strings."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    return annotation is str
 
 
 def _with_value(mapping: Mapping[str, Any], keys: list[str], value: Any, assignment: str) -> dict[str, Any]:  # noqa: ANN401
@@ -133,13 +174,24 @@ def validation_message(error: ValidationError, kind: type[BaseModel]) -> str:
 def _section_at(kind: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
     """The section under these keys, whether or not it is optional; None if there is none."""
     for key in keys:
-        annotation = kind.model_fields[key].annotation
-        candidates = (annotation, *get_args(annotation))
-        section = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        section = _section_of(_annotation_at(kind, [key]))
         if section is None:
             return None
         kind = section
     return kind
+
+
+def _annotation_at(kind: type[BaseModel], keys: list[str]) -> object:
+    """The type of the value under these keys; None if there are no such keys."""
+    section = _section_at(kind, keys[:-1])
+    field = section.model_fields.get(keys[-1]) if section else None
+    return field.annotation if field else None
+
+
+def _section_of(annotation: object) -> type[BaseModel] | None:
+    """The section that a key takes, whether or not it is optional; None if it takes another value."""
+    candidates = (annotation, *get_args(annotation))
+    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
 def _shortened(value: object) -> str:

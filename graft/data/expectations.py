@@ -13,6 +13,7 @@ import pandas as pd
 from great_expectations import expectations as gxe
 
 from graft.config.parameters import ValidationConfig
+from graft.data.storage import MISSING
 
 Severity = Literal["critical", "quarantine", "warning"]
 
@@ -60,20 +61,22 @@ def file_checks(config: ValidationConfig) -> list[Check]:
     """Checks of each file."""
     formats = ", ".join(config.formats)
     return [
+        Check("missing", "each path must be that of a file", "quarantine", "", "correct the paths, or remove them",
+              gxe.ExpectColumnValuesToNotMatchRegex(column="error", regex=f"^{MISSING}")),
         Check("cannot be decoded", "each image must decode completely", "quarantine", "",
               "replace or remove them",
-              gxe.ExpectColumnValuesToBeInSet(column="error", value_set=[""])),
+              gxe.ExpectColumnValuesToBeInSet(column="decode_error", value_set=[""])),
         Check("too many damaged files",
               f"at least {100 * config.min_decodable_fraction:g} % of the images must decode",
               "critical", "min_decodable_fraction", "check their source",
               gxe.ExpectColumnValuesToBeInSet(
-                  column="error", value_set=[""], mostly=config.min_decodable_fraction)),
+                  column="decode_error", value_set=[""], mostly=config.min_decodable_fraction)),
         Check("not of an accepted format", f"each image must be one of {formats}", "quarantine", "formats",
               "convert or remove them",
               gxe.ExpectColumnValuesToBeInSet(column="format", value_set=["", *config.formats])),
         Check("too few bytes", f"each file must have at least {config.min_file_bytes} bytes", "quarantine",
               "min_file_bytes", "replace or remove them",
-              gxe.ExpectColumnValuesToBeBetween(column="size_bytes", min_value=config.min_file_bytes)),
+              gxe.ExpectColumnValuesToBeBetween(column="read_bytes", min_value=config.min_file_bytes)),
     ]  # fmt: skip
 
 
@@ -86,6 +89,10 @@ def image_checks(config: ValidationConfig) -> list[Check]:
         Check("extreme aspect ratio", f"no side may be over {config.max_aspect_ratio:g} times the other",
               "quarantine", "max_aspect_ratio", "crop or remove them",
               gxe.ExpectColumnValuesToBeBetween(column="aspect_ratio", max_value=config.max_aspect_ratio)),
+        Check("unscaled 16-bit values", "the values of each 16-bit image must use their range", "quarantine",
+              "min_contrast",
+              "multiply them so that they reach 65535, 10-bit data by 64 and 12-bit data by 16, and save them again",
+              gxe.ExpectColumnValuesToBeBetween(column="blank_range_percent", min_value=100)),
         Check("blank", f"each image must have a contrast of at least {config.min_contrast:g}", "quarantine",
               "min_contrast", "replace or remove them",
               gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast)),

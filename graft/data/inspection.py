@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import stat
 import sys
 import time
 from pathlib import Path
@@ -20,13 +18,14 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from graft.config.regular_file import read_regular_file
 from graft.data.images import decode
 from graft.errors import DataError
 
 ImageStats = dict[str, str | int | float]
 EMPTY_STATS: ImageStats = {
     "width_px": 0, "height_px": 0, "mode": "", "format": "", "size_bytes": 0, "sha256": "", "phash": "",
-    "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0, "chroma": 0.0, "error": "",
+    "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0, "chroma": 0.0, "used_range": 1.0, "error": "",
 }  # fmt: skip
 DRAFT_PX = 64
 SHARPNESS_PX = 64
@@ -39,7 +38,7 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
     """The stats of one file, a failure as its ``error``; None if its content still has the previous hash."""
     stats = dict(EMPTY_STATS)
     try:
-        content = _read(path, max_file_bytes)
+        content = read_regular_file(path, max_file_bytes)
     except OSError as error:
         return stats | {"error": f"cannot be read ({error.strerror})"}
     except DataError as error:
@@ -55,7 +54,8 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
     except DataError as error:
         return stats | {"error": str(error)}
     stats |= {"width_px": decoded.width_px, "height_px": decoded.height_px}
-    return stats | {"mode": decoded.mode, "format": decoded.format} | image_stats(decoded.rgb)
+    stats |= {"mode": decoded.mode, "format": decoded.format, "used_range": decoded.used_range}
+    return stats | image_stats(decoded.rgb)
 
 
 def image_stats(rgb: Image.Image) -> ImageStats:
@@ -73,21 +73,6 @@ def image_stats(rgb: Image.Image) -> ImageStats:
         "chroma": float(np.abs(pixels[..., ::2] - pixels[..., 1:2]).mean()),
         "sharpness": _laplacian_variance(rgb),
     }
-
-
-def _read(path: Path, max_file_bytes: int) -> bytes:
-    """The content of a regular file; checks type and size first, so that a pipe or a device is never read."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise DataError("is not a regular file")
-        if before.st_size > max_file_bytes:
-            raise DataError(f"has {before.st_size} bytes, more than the limit of {max_file_bytes}")
-        content = file.read(before.st_size)
-        after = os.fstat(file.fileno())
-    if len(content) != after.st_size or before.st_mtime_ns != after.st_mtime_ns:
-        raise DataError("changed while it was read")
-    return content
 
 
 def _laplacian_variance(rgb: Image.Image) -> float:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
-import warnings
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import pandas as pd
-
 from graft.config.image_sources import EXTENSIONS, is_url
+from graft.config.parameters import LimitsConfig
+from graft.data.missing_paths import PathFinder, missing_summary
 from graft.data.open_storage import open_storage
-from graft.data.storage import SkippedFiles, Storage, StoredFile
-from graft.errors import DataError, error_summary, printable
+from graft.data.storage import EXAMPLES, MISSING, SkippedFiles, Storage, StoredFile
+from graft.data.tables import SUFFIXES, read_table
+from graft.errors import DataError, printable
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-TABLES = (".csv", ".parquet")
-COLUMNS = ["path", "label", "split", "group"]
+LISTED_CLASSES = 50
 
 
 @dataclass(frozen=True)
@@ -38,32 +36,51 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ImageListing:
-    """All images of a dataset, sorted by path; skipped files; and classes whose folder has no image."""
+    """All images of a dataset, sorted by path; skipped files; and classes whose folder has no image.
+
+    ``layout`` says how the root was read, ``remarks`` what in it may be a mistake.
+    """
 
     storage: Storage
     images: list[ListedImage]
     skipped: SkippedFiles
     empty_classes: list[str]
+    layout: str
+    remarks: list[str]
+
+    def describe(self) -> str:
+        """A sentence: the layout, and the classes with their numbers of images."""
+        counts = Counter(dict.fromkeys(self.empty_classes, 0))
+        counts.update(image.label for image in self.images)
+        classes = [f"{printable(label)} ({counts[label]:,})" for label in sorted(counts)]
+        more = [f"and {len(classes) - LISTED_CLASSES:,} more"] if len(classes) > LISTED_CLASSES else []
+        splits = Counter(image.split for image in self.images if image.split)
+        parts = f" ({', '.join(f'{split} {splits[split]:,}' for split in sorted(splits))})" if splits else ""
+        return (
+            f"Read as {self.layout}: {len(self.images):,} images{parts} in {len(classes):,} classes: "
+            f"{', '.join([*classes[:LISTED_CLASSES], *more])}."
+        )
 
 
-def list_images(root: str) -> ImageListing:
+def list_images(root: str, limits: LimitsConfig, follow_links: bool = False) -> ImageListing:
     """List the images of a folder or a table, local or remote; raises ``DataError`` if there are none."""
-    is_table = PurePosixPath(root).suffix.lower() in TABLES and not Path(root).is_dir()
-    listing = _from_table(root) if is_table else _from_folders(root)
+    is_table = PurePosixPath(root).suffix.lower() in SUFFIXES and not Path(root).is_dir()
+    listing = _from_table(root, limits) if is_table else _from_folders(root, limits, follow_links)
     if not listing.images:
         rows = listing.skipped.table().itertuples(index=False)
         skipped = "".join(f" ({count} {reason} skipped: {examples})" for reason, count, examples in rows)
-        raise DataError(
+        error = (
             f"{printable(root)}: no images found{skipped}; expected one folder per class, train/ and val/ of those, "
             f"or a CSV or Parquet file with the columns path and label."
         )
+        raise DataError(" ".join([error, *listing.remarks]))
     return listing
 
 
-def _from_folders(root: str) -> ImageListing:
+def _from_folders(root: str, limits: LimitsConfig, follow_links: bool) -> ImageListing:
     if not is_url(root) and not Path(root).is_dir():
-        raise DataError(f"{root}: is neither a folder nor a CSV or Parquet file; give one of these.")
-    storage = open_storage(root)
+        raise DataError(f"{printable(root)}: is neither a folder nor a CSV or Parquet file; give one of these.")
+    storage = open_storage(root, limits, follow_links)
     listing = storage.list_files()
     splits = _split_folders([file.path for file in listing.files])
     depth = 1 if splits else 0
@@ -80,7 +97,10 @@ def _from_folders(root: str) -> ImageListing:
             images.append(ListedImage(file, parts[depth], splits.get(parts[0], "")))
     folders = [folder.split("/") for folder in listing.folders]
     classes = {parts[depth] for parts in folders if len(parts) == depth + 1 and (not splits or parts[0] in splits)}
-    return ImageListing(storage, images, listing.skipped, sorted(classes - {image.label for image in images}))
+    empty = sorted(classes - {image.label for image in images})
+    where = f"{' and '.join(f'{split}/' for split in sorted(splits))} with " if splits else ""
+    remarks = [*_suspicious_folders(images, depth), *listing.skipped.remedies()]
+    return ImageListing(storage, images, listing.skipped, empty, f"{where}one folder per class", remarks)
 
 
 def _split_folders(files: Sequence[str]) -> dict[str, str]:
@@ -96,63 +116,65 @@ def _split_folders(files: Sequence[str]) -> dict[str, str]:
     return splits if "train" in splits.values() or set(splits) == {*nested, *direct} else {}
 
 
-def _from_table(root: str) -> ImageListing:
+def _suspicious_folders(images: Sequence[ListedImage], depth: int) -> list[str]:
+    """What suggests that class folders are none; ``depth`` is the number of folders above them."""
+    inner: dict[str, set[str]] = {image.label: set() for image in images}
+    for image in images:
+        inner[image.label].update(image.file.path.split("/")[depth + 1 : -1])
+    shared = set.intersection(*inner.values()) if inner else set()
+    remarks = []
+    if len(shared) > 1 and len(inner) == 1:
+        remarks = [
+            f"The only class folder {_examples(inner)} has the subfolders {_examples(shared)}, whose names are not "
+            f"used as classes; if they are the classes, give {_examples(inner)} as data.root."
+        ]
+    elif len(shared) > 1:
+        remarks = [
+            f"All class folders ({_examples(inner)}) have the same subfolders ({_examples(shared)}), whose names are "
+            f"not used as classes; if they are the classes, name the folders above them train, val and test."
+        ]
+    if splits := [label for label in inner if _is_like_a_split(label)]:
+        remarks.append(
+            f"A class is named like a split: {_examples(splits)}; if it is one, the data need train/, val/ or test/ "
+            f"directly in data.root, with one folder per class in each."
+        )
+    return remarks
+
+
+def _examples(names: Collection[str]) -> str:
+    more = [", …"] if len(names) > EXAMPLES else []
+    return "".join([", ".join(map(printable, sorted(names)[:EXAMPLES])), *more])
+
+
+def _is_like_a_split(name: str) -> bool:
+    """Whether a folder's name has that of a split as a word: ``seg_train``, ``val-images``, ``Test2``."""
+    return not SPLITS.keys().isdisjoint(re.findall("[a-z]+", name.lower()))
+
+
+def _from_table(root: str, limits: LimitsConfig) -> ImageListing:
     base, name = posixpath.split(root)
-    storage = open_storage(base or ".")
-    table = _read_table(root, storage, name)
-    paths = [_relative_path(path, storage.address) for path in table["path"]]
-    splits = [SPLITS.get(split.lower(), split) for split in table["split"]]
+    storage = open_storage(base or ".", limits)
+    table = read_table(root, storage, name)
+    paths = [_relative_path(path, storage.address) for path in table.rows["path"]]
+    splits = [SPLITS.get(split.lower(), split) for split in table.rows["split"]]
     if unknown := {split for split in splits if split} - set(SPLITS.values()):
-        raise DataError(f"{root}: split holds {sorted(unknown)[0]!r}; allowed are train, val, test and empty.")
-    rows = zip(storage.stat(paths), table["label"], splits, table["group"], strict=True)
-    images = sorted((ListedImage(*row) for row in rows), key=lambda image: image.file.path)
-    return ImageListing(storage, images, SkippedFiles(), [])
-
-
-def _read_table(root: str, storage: Storage, name: str) -> pd.DataFrame:
-    (file,) = storage.stat([name])
-    if problem := file.problem or storage.fetch([file]).get(name):
-        raise DataError(f"{root}: {problem}; give a CSV or Parquet file.")
-    try:
-        content = io.BytesIO((storage.folder / name).read_bytes())
-        if name.lower().endswith(".parquet"):
-            table = pd.read_parquet(content)
-        else:
-            # A ParserWarning means that rows are longer than the header.
-            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-                table = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    # The readers raise errors of several libraries for damaged content.
-    except Exception as error:
         raise DataError(
-            f"{root}: cannot be read as a table ({error_summary(error)}); give a CSV or Parquet file."
-        ) from error
-    table = table.reset_index() if table.index.name else table
-    names = [str(name).strip().lower() for name in table.columns]
-    if repeated := [name for name in COLUMNS if names.count(name) > 1 or f"{name}.1" in names]:
-        raise DataError(f"{root}: has the column {repeated[0]} twice; remove or rename one of them.")
-    table.columns = pd.Index(names)
-    if missing := {"path", "label"} - set(table.columns):
-        raise DataError(f"{root}: lacks the column {' and '.join(sorted(missing))}; it needs path and label.")
-    table = table.reset_index(drop=True).reindex(columns=COLUMNS)
-    for column in COLUMNS:
-        if any(isinstance(value, list | dict | np.ndarray) for value in table[column]):
-            raise DataError(f"{root}: the column {column} holds lists or records; it must hold text or numbers.")
-    table = table.apply(_as_text)
-    _check_no_missing_values(root, table)
-    return table
-
-
-def _as_text(column: pd.Series) -> pd.Series:
-    """A column as text, missing values as ``""``; a missing value makes integers float, so whole numbers lose ".0"."""
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all() and column.abs().max() < 2**53:
-        column = column.astype("Int64")
-    return column.astype(object).where(column.notna(), "").astype(str)
-
-
-def _check_no_missing_values(root: str, table: pd.DataFrame) -> None:
-    for column in ("path", "label"):
-        if (empty := table.index[table[column] == ""]).size:
-            raise DataError(f"{root}: row {int(empty[0]) + 1} has no {column}; give it one or remove the row.")
+            f"{printable(root)}: split holds {sorted(unknown)[0]!r}; allowed are train, val, test and empty."
+        )
+    files = storage.stat(paths)
+    finder = PathFinder(storage)
+    meant = {file.path: finder.closest(file.path) for file in files if file.problem.startswith(MISSING)}
+    summary = missing_summary(meant, len(files)) if meant else ""
+    if meant and len(meant) == len(set(paths)):
+        raise DataError(f"{printable(root)}: {summary}; correct the column path.")
+    files = [
+        replace(file, problem=f"{file.problem}; {found} does") if (found := meant.get(file.path)) else file
+        for file in files
+    ]
+    rows = zip(files, table.rows["label"], splits, table.rows["group"], strict=True)
+    images = sorted((ListedImage(*row) for row in rows), key=lambda image: image.file.path)
+    remarks = [*table.remarks, *([f"{summary}; correct the column path."] if summary else [])]
+    return ImageListing(storage, images, SkippedFiles(), [], "a table", remarks)
 
 
 def _relative_path(path: str, address: str) -> str:

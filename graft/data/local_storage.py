@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graft.data.storage import FileListing, StoredFile, skip_reason
+from graft.data.storage import LINKS_OUT, MISSING, SYSTEM_FILES, TOOL_FOLDERS, FileListing, StoredFile, skip_reason
 
 NOT_UTF_8 = "has a name that is not valid UTF-8; rename it"
 
@@ -22,11 +22,15 @@ class _PendingFolder:
 
 
 class LocalStorage:
-    """A local folder. Links are followed inside it, not out of it, and not from a linked folder to another."""
+    """A local folder. Links are followed inside it, and not from a linked folder to another.
 
-    def __init__(self, folder: Path) -> None:
+    Links out of it are followed only with ``follow_links``.
+    """
+
+    def __init__(self, folder: Path, follow_links: bool = False) -> None:
         self.folder = folder
         self.address = str(folder)
+        self._follow_links = follow_links
 
     def list_files(self) -> FileListing:
         """Walk the folder."""
@@ -41,6 +45,13 @@ class LocalStorage:
     def stat(self, paths: Sequence[str]) -> list[StoredFile]:
         """Stat each path; a table may name files outside the folder."""
         return [_stat_file(path, str(self.folder / path)) for path in paths]
+
+    def names(self, folder: str) -> list[str]:
+        """List one folder."""
+        try:
+            return os.listdir(self.folder / folder)  # noqa: PTH208 - names alone
+        except (OSError, ValueError):
+            return []
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:  # noqa: ARG002
         """Do nothing: the files are local."""
@@ -58,9 +69,10 @@ class LocalStorage:
             path = f"{folder.path}/{entry.name}" if folder.path else entry.name
             target = os.path.realpath(entry.path) if entry.is_symlink() else ""
             if reason := skip_reason(entry.name):
-                listing.skipped.add(reason, path)
-            elif target and not Path(target).is_relative_to(self.folder):
-                listing.skipped.add("links out of the folder", path)
+                for skipped in self._images_below(path, entry) or [path]:
+                    listing.skipped.add(skip_reason(skipped) or reason, skipped)
+            elif target and not self._follow_links and not Path(target).is_relative_to(self.folder):
+                listing.skipped.add(LINKS_OUT, path)
             elif target and _is_inside(entry.path, target):
                 listing.skipped.add("circular links", path)
             elif target and folder.linked and Path(target).is_dir():
@@ -71,6 +83,14 @@ class LocalStorage:
             else:
                 listing.files.append(_stat_file(path, entry.path))
         return subfolders
+
+    def _images_below(self, path: str, entry: os.DirEntry[str]) -> list[str]:
+        """The images below a hidden folder, which may be a class; none below those of tools and systems."""
+        if entry.name in TOOL_FOLDERS | SYSTEM_FILES or not entry.is_dir(follow_symlinks=False):
+            return []
+        files = (Path(folder, name) for folder, _, names in os.walk(entry.path) for name in names)
+        below = [f"{path}/{file.relative_to(entry.path).as_posix()}" for file in files]
+        return sorted(name for name in below if skip_reason(name) == "images in hidden folders")
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -86,6 +106,8 @@ def _stat_file(path: str, full_path: str) -> StoredFile:
         status = os.stat(full_path)  # noqa: PTH116 - a Path for each of 100,000 files costs more than the call
     except ValueError as error:
         return StoredFile(path, problem=f"has an invalid name ({error})")
+    except (FileNotFoundError, NotADirectoryError):
+        return StoredFile(path, problem="is a broken link" if os.path.islink(full_path) else MISSING)  # noqa: PTH114
     except OSError as error:
         is_link = os.path.islink(full_path)  # noqa: PTH114
         return StoredFile(path, problem="is a broken link" if is_link else f"cannot be read ({error.strerror})")

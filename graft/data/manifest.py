@@ -35,6 +35,7 @@ COLUMNS = {
     "contrast": "float64",
     "sharpness": "float64",
     "chroma": "float64",
+    "used_range": "float64",
     "error": "str",
 }
 STAT_COLUMNS = list(EMPTY_STATS)
@@ -49,14 +50,18 @@ class Manifest:
     or empty; ``given_group`` is the table's ``group``, or empty. Width and height are those of the upright image.
     ``phash`` is a 64-bit perceptual hash in hexadecimal; ``brightness`` is the mean grey and ``contrast`` its standard
     deviation, in 0..255; ``sharpness`` is the variance of the Laplacian at 64 px; ``chroma`` is the mean absolute
-    difference of red and blue from green, in 0..255; ``error`` is empty if the image decoded. ``skipped`` has the
-    columns ``reason, count, examples``.
+    difference of red and blue from green, in 0..255; ``used_range`` is that of ``DecodedImage``; ``error`` is empty if
+    the image decoded. ``skipped`` has the columns ``reason, count, examples``. ``reading`` is a sentence that says
+    how the root was read, with its classes and their numbers of images; ``remarks`` are sentences about what may be a
+    mistake there.
     """
 
     table: pd.DataFrame
     root: str
     skipped: pd.DataFrame = field(default_factory=lambda: SkippedFiles().table())
     empty_classes: list[str] = field(default_factory=list)
+    reading: str = ""
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
@@ -74,19 +79,22 @@ class Manifest:
         return local_folder(self.root, self.table.loc[self.table["sha256"] != "", "path"])
 
 
-def scan(root: str | Path, limits: LimitsConfig | None = None) -> Manifest:
+def scan(root: str | Path, limits: LimitsConfig | None = None, follow_links: bool = False) -> Manifest:
     """List the images of a folder or table, local or remote, and read those that are new or have changed.
 
     Raises ``DataError`` if there are none. A problem of a single image becomes its ``error``.
     """
     limits = limits or LimitsConfig()
-    listing = list_images(str(root))
+    listing = list_images(str(root), limits, follow_links)
     index = ScanIndex(f"{listing.storage.address}\0{root}", limits)
     records = _image_records(listing.images, listing.storage, limits)
     stats = _image_stats(records, index.load(), listing.storage.folder, limits)
     index.save(stats.assign(path=records["path"], stamp=records["stamp"]))
     table = pd.concat([records, stats], axis=1)[list(COLUMNS)].astype(COLUMNS)
-    return Manifest(table, listing.storage.address, listing.skipped.table(), listing.empty_classes)
+    return Manifest(
+        table, listing.storage.address, listing.skipped.table(), listing.empty_classes,
+        listing.describe(), listing.remarks,
+    )  # fmt: skip
 
 
 def _image_records(images: Sequence[ListedImage], storage: Storage, limits: LimitsConfig) -> pd.DataFrame:

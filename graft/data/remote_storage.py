@@ -8,19 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import fsspec
 from tqdm import tqdm
 
 from graft.cache.files import cache_path, write_atomically
-from graft.data.storage import FileListing, StoredFile, skip_reason
-from graft.errors import DataError, error_summary
+from graft.config.parameters import LimitsConfig
+from graft.data.deadline import call_within
+from graft.data.storage import MISSING, FileListing, StoredFile, skip_reason
+from graft.errors import DataError, error_summary, printable
 
 CONNECTIONS = 16
+LISTING_FACTOR = 20  # a listing of 1,000,000 files takes minutes
 MAX_NAME_BYTES = 255
 STAMPS_FILE = ".mirror.json"
 # The keys of a listing entry by which some file system reports a change.
@@ -39,24 +48,30 @@ CHANGE_KEYS = {
 logger = logging.getLogger(__name__)
 
 
-class RemoteStorage:
-    """The files below an address such as ``s3://bucket/photos``."""
+class _TooManyBytesError(Exception):
+    """A file with more bytes than allowed; its listing may not have told."""
 
-    def __init__(self, address: str) -> None:
+
+class RemoteStorage:
+    """The files below an address such as ``s3://bucket/photos``; ``limits`` apply to each request and file."""
+
+    def __init__(self, address: str, limits: LimitsConfig) -> None:
         self.address = address
         self.folder = cache_path("mirrors", address)
+        self._limits = limits
         try:
-            self._filesystem, self._prefix = fsspec.core.url_to_fs(address)
+            self._filesystem, self._prefix = call_within(limits.max_silence_s, lambda: fsspec.core.url_to_fs(address))
         # Each file system raises its own errors if it is unreachable or not installed.
         except Exception as error:
-            raise DataError(f"{address}: cannot be opened ({error_summary(error)}); s3:// needs graft[s3].") from error
+            raise DataError(
+                f"{printable(address)}: cannot be opened ({error_summary(error)}); s3:// needs graft[s3]."
+            ) from error
 
     def list_files(self) -> FileListing:
         """List every file below the address."""
         listing = FileListing()
         for path, file in sorted(self._list().items()):
-            reason = next((reason for part in path.split("/") if (reason := skip_reason(part))), "")
-            if reason:
+            if reason := skip_reason(path):
                 listing.skipped.add(reason, path)
             else:
                 listing.files.append(file)
@@ -65,7 +80,21 @@ class RemoteStorage:
     def stat(self, paths: Sequence[str]) -> list[StoredFile]:
         """Look up each path in the remote listing."""
         listed = self._list()
-        return [listed.get(path, StoredFile(path, problem=f"is not at {self.address}")) for path in paths]
+        return [listed.get(path, StoredFile(path, problem=f"{MISSING} at {self.address}")) for path in paths]
+
+    def names(self, folder: str) -> list[str]:
+        """Look up a folder in the remote listing."""
+        return self._names.get(folder, [])
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """The names of the files and folders in each folder."""
+        files = self._list()
+        names = defaultdict(list)
+        for path in {*files, *chain.from_iterable(map(_parents, files))}:
+            folder, _, name = path.rpartition("/")
+            names[folder].append(name)
+        return names
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
         """Fetch missing and changed files into the mirror; raises ``DataError`` if the connection or the disk fails."""
@@ -119,28 +148,61 @@ class RemoteStorage:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.touch()
             try:
-                self._filesystem.get_file(f"{self._prefix}/{file.path}", str(partial))
+                self._download(file.path, partial)
             except (FileNotFoundError, PermissionError) as error:
                 return f"cannot be fetched ({type(error).__name__})"
+            except _TooManyBytesError:
+                return f"has more bytes than the limit of {self._limits.max_file_bytes}"
             partial.replace(path)
         # Each file system raises its own errors if the connection fails.
         except Exception as error:
             raise DataError(
-                f"{self.address}/{file.path}: cannot be fetched into {self.folder} ({error_summary(error)}); check the "
-                f"connection and the free disk space, then run the same command again: it resumes."
+                f"{printable(f'{self.address}/{file.path}')}: cannot be fetched into {self.folder} "
+                f"({error_summary(error)}); check the connection and the free disk space, then run the same command "
+                f"again: it resumes."
             ) from error
         finally:
             partial.unlink(missing_ok=True)
         return ""
 
+    def _download(self, path: str, target: Path) -> None:
+        """Download one file; raises ``TimeoutError`` or ``_TooManyBytesError`` if it exceeds the limits."""
+        stopped = threading.Event()
+
+        def check(_: object, value: int) -> None:
+            if stopped.is_set() or value > self._limits.max_file_bytes:
+                raise _TooManyBytesError
+
+        progress = fsspec.Callback(hooks={"limit": check})
+        try:
+            call_within(
+                self._limits.max_silence_s,
+                lambda: self._filesystem.get_file(f"{self._prefix}/{path}", str(target), callback=progress),
+                received=lambda: int(progress.value),
+            )
+        except TimeoutError:
+            stopped.set()  # a server that goes on later must not fill the disk
+            raise
+
+    def _ask(self) -> None:
+        """One small request."""
+        with suppress(PermissionError):  # it may still be allowed to list and to read
+            self._filesystem.exists(self._prefix)
+
     def _list(self) -> dict[str, StoredFile]:
         """Every file by its path relative to the address."""
+        silence_s = self._limits.max_silence_s
         try:
             self._filesystem.invalidate_cache()
-            entries: dict[str, dict[str, Any]] = self._filesystem.find(self._prefix, detail=True)
+            # A short question first: whether a long listing makes progress cannot be seen from outside.
+            call_within(silence_s, self._ask)
+            entries: dict[str, dict[str, Any]] = call_within(
+                LISTING_FACTOR * silence_s, lambda: self._filesystem.find(self._prefix, detail=True)
+            )
         except Exception as error:
             raise DataError(
-                f"{self.address}: cannot be listed ({error_summary(error)}); check the address and your credentials."
+                f"{printable(self.address)}: cannot be listed ({error_summary(error)}); check the address and your "
+                f"credentials."
             ) from error
         files = {
             name.removeprefix(f"{self._prefix}/"): entry

@@ -12,7 +12,7 @@ import pandas as pd
 
 from graft.cache.files import cache_path, write_atomically
 from graft.config.parameters import LimitsConfig
-from graft.data import images, inspection
+from graft.data import images, inspection, metadata
 
 logger = logging.getLogger(__name__)
 RACY_NS = 2_000_000_000  # some file systems give time stamps no finer than two seconds
@@ -65,5 +65,5 @@ def _nanoseconds(stamp: str) -> int:
 
 def _code_version() -> str:
     """Everything that image stats depend on, besides the file and the limits."""
-    sources = [str(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (images, inspection)]
+    sources = [str(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (images, metadata, inspection)]
     return "\n".join([*sources, *(version(library) for library in ("pillow", "imagehash", "numpy", "scipy"))])

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import pandas as pd
 
+from graft.config.image_sources import EXTENSIONS
 from graft.errors import printable
 
 SYSTEM_FILES = frozenset(
     {"Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
 )
+TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".cache", ".venv", ".ipynb_checkpoints", ".thumbnails"})
+LINKS_OUT = "links out of the folder"
+REMEDIES = {
+    LINKS_OUT: "data.follow_links: true reads them",
+    "images in hidden folders": "rename a folder that is a class, so that its name does not begin with a dot",
+}
 EXAMPLES = 3
+MISSING = "does not exist"  # the start of a problem
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,14 @@ class SkippedFiles:
             {"reason": "str", "count": "int64", "examples": "str"}
         )
 
+    def remedies(self) -> list[str]:
+        """A sentence for each reason about which something can be done."""
+        return [
+            f"{count:,} {reason} are skipped ({', '.join(self._examples[reason])}); {REMEDIES[reason]}."
+            for reason, count in self._counts.most_common()
+            if reason in REMEDIES
+        ]
+
 
 @dataclass(frozen=True)
 class FileListing:
@@ -80,14 +96,26 @@ class Storage(Protocol):
         """List the files below the root; raises ``DataError`` if that fails."""
 
     def stat(self, paths: Sequence[str]) -> list[StoredFile]:
-        """Size, stamp and problem of each path, in order."""
+        """Size, stamp and problem of each path, in order; the problem of a missing one begins with ``MISSING``."""
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files and folders in a folder below the root; empty if there is no such folder."""
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
         """Copy files into ``folder``; returns the error of each file that failed, by path."""
 
 
-def skip_reason(name: str) -> str:
-    """The reason to skip a file or folder of this name; empty if there is none."""
-    if name in SYSTEM_FILES:
+def skip_reason(path: str) -> str:
+    """The reason to skip a file or folder for a name in its path; empty if there is none."""
+    *folders, name = path.split("/")
+    if not SYSTEM_FILES.isdisjoint((*folders, name)):
         return "system files"
-    return "hidden files" if name.startswith(".") else ""
+    if not any(part.startswith(".") for part in (*folders, name)):
+        return ""
+    is_class_image = (
+        PurePosixPath(name).suffix.lower() in EXTENSIONS
+        and any(part.startswith(".") for part in folders)
+        and TOOL_FOLDERS.isdisjoint(folders)
+        and not name.startswith(".")
+    )
+    return "images in hidden folders" if is_class_image else "hidden files"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,6 +24,7 @@ from graft.data.expectations import (
     label_checks,
 )
 from graft.data.manifest import Manifest
+from graft.data.storage import MISSING
 from graft.data.thumbnails import thumbnail_jpeg
 from graft.data.validation_report import CheckResult, ValidationReport
 from graft.errors import printable
@@ -30,9 +32,10 @@ from graft.errors import printable
 EXAMPLES = 3
 DETAILS = {
     "short_side_px": "{} px",
-    "size_bytes": "{} bytes",
+    "read_bytes": "{:.0f} bytes",
     "aspect_ratio": "{:.3g} to 1",
     "contrast": "contrast {:.3g}",
+    "blank_range_percent": "uses {:.2g} % of its 16-bit range",
 }
 GREY_CHROMA = 2.0  # a grey image saved in colour has less, even a dull colour photograph has more
 
@@ -45,8 +48,8 @@ def validate_images(
     ``folds`` is the number of folds: each class needs as many distinct training images.
     """
     run = _ValidationRun(manifest.table)
-    run.quarantine_failures("files", lambda table: table, file_checks(config))
-    run.quarantine_failures("images", _with_sides, image_checks(config))
+    run.quarantine_failures("files", _with_read_files, file_checks(config))
+    run.quarantine_failures("images", lambda table: _with_geometry(table, config.min_contrast), image_checks(config))
     run.quarantine_failures("labels", _with_label_counts, label_checks(config))
     valid = run.valid.assign(cluster=cluster_duplicates(run.valid["phash"], config.near_duplicate_bits))
     run.run_suite("collection", _with_comparisons(valid), collection_checks(config))
@@ -58,7 +61,12 @@ def validate_images(
     table = table.assign(cluster=table["cluster"].fillna(-1).astype("int64"))
     counts = {str(label): int(count) for label, count in zip(classes["label"], classes["images"], strict=True)}
     blocking_errors = _blocking_errors(run.check_results, table, bad_images or BadImagesConfig())
-    report = ValidationReport(run.check_results, blocking_errors, table, counts, manifest.skipped, {}, run.raw)
+    if blocking_errors:  # a mistake in how the images are laid out may be the cause
+        blocking_errors += manifest.remarks
+    report = ValidationReport(
+        run.check_results, blocking_errors, table, counts, manifest.skipped, {}, run.raw,
+        manifest.reading, manifest.remarks,
+    )  # fmt: skip
     folder = manifest.folder()
     thumbnails = {path: thumbnail_jpeg(folder / path) for path in report.thumbnail_paths()}
     report.thumbnails.update({path: jpeg for path, jpeg in thumbnails.items() if jpeg})
@@ -84,8 +92,10 @@ def _blocking_errors(check_results: list[CheckResult], table: pd.DataFrame, conf
         relax = ", ".join([*keys, "data.max_quarantined_fraction"])
         max_percent = 100 * config.max_quarantined_fraction
         errors = [f"At most {max_percent:g} % of the images may be bad, but {observed} relax one of {relax}."]
-    critical = [result for result in check_results if result.severity == "critical" and not result.passed]
-    return errors + [result.message for result in critical]
+    failed = [result for result in check_results if not result.passed]
+    causes = [result for result in failed if errors and result.severity == "quarantine"]
+    critical = [result for result in failed if result.severity == "critical"]
+    return errors + [result.message for result in [*causes, *critical]]
 
 
 class _ValidationRun:
@@ -99,30 +109,57 @@ class _ValidationRun:
         self.raw: list[dict[str, Any]] = []
         self._runner = ExpectationRunner()
 
-    def run_suite(self, suite: str, table: pd.DataFrame, checks: list[Check]) -> list[CheckResult]:
+    def run_suite(self, suite: str, table: pd.DataFrame, checks: list[Check]) -> None:
         """Check a table."""
         check_results, raw = self._runner.run(suite, table, checks)
         self.check_results += check_results
         self.raw.append(raw)
-        return check_results
 
     def quarantine_failures(
         self, suite: str, derive: Callable[[pd.DataFrame], pd.DataFrame], checks: list[Check]
     ) -> None:
         """Check the valid images, with the columns that ``derive`` adds, and quarantine those that fail."""
         table = derive(self.valid)
-        for result, check in zip(self.run_suite(suite, table, checks), checks, strict=True):
-            if result.severity == "quarantine":
-                failing = table[table["path"].isin(result.failing) & (self.reasons[table.index] == "")]
-                self.reasons[failing.index] = result.name
-                self.details[failing.index] = np.array(_details(failing, check), dtype=object)
+        first = len(self.check_results)
+        self.run_suite(suite, table, checks)
+        for index, check in enumerate(checks, first):
+            result = self.check_results[index]
+            if result.severity == "quarantine" and result.failing:
+                failing = table[table["path"].isin(result.failing)]
+                details = pd.Series(_details(failing, check), failing.index, dtype="str")
+                self.check_results[index] = _with_examples(result, failing["path"], details)
+                new = failing.index[self.reasons[failing.index] == ""]
+                self.reasons[new] = result.name
+                self.details[new] = details[new]
         self.valid = self.valid[self.reasons[self.valid.index] == ""]
 
 
-def _with_sides(table: pd.DataFrame) -> pd.DataFrame:
+def _with_examples(result: CheckResult, paths: pd.Series, details: pd.Series) -> CheckResult:
+    """The result with what is wrong with the first failing images."""
+    first = zip(paths[:EXAMPLES], details[:EXAMPLES], strict=True)
+    examples = [f"{printable(path)}: {printable(detail)}" for path, detail in first]
+    more = ["…"] if len(paths) > EXAMPLES else []
+    counts = result.observed.partition(" (")[0]
+    return replace(result, observed=f"{counts} ({', '.join([*examples, *more])})")
+
+
+def _with_read_files(table: pd.DataFrame) -> pd.DataFrame:
+    """Error and size of files that were read: one that is missing is neither damaged nor small."""
+    missing = table["error"].str.startswith(MISSING)
+    read_bytes = table["size_bytes"].where(table["sha256"] != "")
+    return table.assign(decode_error=table["error"].mask(missing, ""), read_bytes=read_bytes)
+
+
+def _with_geometry(table: pd.DataFrame, min_contrast: float) -> pd.DataFrame:
+    """Side and aspect ratio; the used percentage of the range of 16-bit images that would otherwise count as blank."""
     sides = table[["width_px", "height_px"]]
     short = sides.min(axis=1)
-    return table.assign(short_side_px=short, aspect_ratio=sides.max(axis=1) / short.clip(lower=1))
+    unscaled = (table["contrast"] < min_contrast) & (table["used_range"] > 0)
+    return table.assign(
+        short_side_px=short,
+        aspect_ratio=sides.max(axis=1) / short.clip(lower=1),
+        blank_range_percent=(100 * table["used_range"]).where(unscaled, 100),
+    )
 
 
 def _with_label_counts(table: pd.DataFrame) -> pd.DataFrame:

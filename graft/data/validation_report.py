@@ -59,7 +59,8 @@ class ValidationReport:
     The columns of ``table`` are ``path, label, given_split, width_px, height_px, sha256, phash, reason, detail,
     cluster``. ``reason`` is the check for which an image is left out, or empty; ``cluster`` numbers near duplicates,
     and is -1 if the image is left out. ``skipped`` is the manifest's. ``thumbnails`` are JPEGs by path, of the images
-    that a report shows. ``raw`` is the library's own result of each suite.
+    that a report shows. ``raw`` is the library's own result of each suite. ``reading`` and ``remarks`` are the
+    manifest's.
     """
 
     check_results: list[CheckResult]
@@ -69,6 +70,8 @@ class ValidationReport:
     skipped: pd.DataFrame
     thumbnails: dict[str, bytes]
     raw: list[dict[str, Any]]
+    reading: str
+    remarks: list[str]
 
     @property
     def quarantine(self) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from graft.config.training import TrainLoopConfig
+from graft.features.image_loader import ImageLoader
 from graft.features.image_reader import ImageReader
 from graft.models.transforms import Preprocessing, evaluation_transform, training_transform
 from graft.seeds import derive_seed, seeded
@@ -240,7 +241,7 @@ def _loader(
 ) -> DataLoader[Any]:
     workers = min((os.cpu_count() or 1) // 2, 8) if parallel else 0
     # With its own generator, starting workers draws nothing from torch's global one.
-    return DataLoader(
+    return ImageLoader(
         images, batch_sampler=batch_sampler, num_workers=workers, persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(), collate_fn=collate_fn, generator=torch.Generator(),
     )  # fmt: skip

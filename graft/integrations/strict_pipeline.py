@@ -67,6 +67,13 @@ class StrictPipeline(Pipeline):
         assert isinstance(configured, StrictPipeline)
         return configured
 
+    def _parse_config_file(self, config_path: str | None, matcher: list[str]) -> dict[str, Any]:
+        """Parse as ZenML does, but read parameters as they were checked: text as it is written."""
+        options = super()._parse_config_file(config_path, matcher)
+        if config_path and "parameters" in options:
+            options["parameters"] = read_yaml(Path(config_path))["parameters"]
+        return options
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Run the pipeline; raises ``CommandError`` if a ``GraftError`` caused the failure."""
         install_step_error_filter()

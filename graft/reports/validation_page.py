@@ -16,6 +16,7 @@ from graft.data.validation_report import (
     CheckResult,
     ValidationReport,
 )
+from graft.errors import printable
 from graft.reports.figures import as_png, class_histogram, image_sizes
 from graft.reports.pages import LISTED, embedded, render
 
@@ -57,7 +58,8 @@ def validation_page(report: ValidationReport) -> str:
         (cluster_count, "clusters of near duplicates"),
         (len(warnings), "warnings"),
     ]
-    figures = [class_histogram(report.images_per_class), image_sizes(report.table)]
+    images_per_class = {printable(label): count for label, count in report.images_per_class.items()}
+    figures = [class_histogram(images_per_class), image_sizes(report.table)]
     return render(
         "validation.html.jinja",
         title="Image validation",
@@ -65,7 +67,9 @@ def validation_page(report: ValidationReport) -> str:
         verdict="Not ready for training" if report.blocking_errors else "Ready for training",
         numbers=[(f"{count:,}", caption) for count, caption in numbers],
         critical=report.blocking_errors,
-        warnings=[result.message for result in warnings],
+        reading=report.reading,
+        # With blocking errors, these contain the remarks.
+        warnings=[*([] if report.blocking_errors else report.remarks), *(result.message for result in warnings)],
         figures=[embedded(as_png(figure, dpi=160), "image/png") for figure in figures],
         left_out=[
             _left_out_sheet(report, result, left_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from graft.config.parameters import TrainingParameters
 from graft.data.manifest import scan
 from graft.data.splits import Split, split_images
@@ -9,6 +11,8 @@ from graft.data.validation_report import check_blocking_errors
 from graft.models.model_checks import check_model_config
 from graft.models.weights import FingerprintedModel, fingerprint_model
 from graft.training.config_checks import check_training_config
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_standalone(parameters: TrainingParameters) -> tuple[Split, FingerprintedModel]:
@@ -18,7 +22,9 @@ def prepare_standalone(parameters: TrainingParameters) -> tuple[Split, Fingerpri
     data = parameters.data
     check_model_config(parameters.model)
     check_training_config(parameters.model, parameters.training)
-    manifest = scan(data.root, data.limits)
+    manifest = scan(data.root, data.limits, data.follow_links)
+    for remark in manifest.remarks:
+        logger.warning(remark)
     report = validate_images(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
     check_blocking_errors(report)
     return split_images(manifest, report.clusters, data.split), fingerprint_model(parameters.model)
