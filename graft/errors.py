@@ -53,6 +53,8 @@ class RegistryError(GraftError):
 def printable(name: object) -> str:
     """The text on one line, with unprintable characters escaped."""
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -29,6 +29,6 @@ def split_data(
     if parts.classes_without_holdout:
         logger.warning(
             "The holdout has no image of %s, so its accuracy does not cover them.",
-            ", ".join(parts.classes_without_holdout),
+            ", ".join(map(printable, parts.classes_without_holdout)),
         )
     return parts, make_folds(parts, folds, seed)

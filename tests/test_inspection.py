@@ -89,7 +89,7 @@ def test_file_that_changes_while_read_is_reported_as_error(tmp_path: Path, monke
             file.write(b"more")
         return status
 
-    monkeypatch.setattr("graft.data.inspection.os.fstat", growing)
+    monkeypatch.setattr("graft.data.bounded_read.os.fstat", growing)
     stats = inspect(tmp_path / "x.png", 10**6, 10**6)
     assert stats is not None
     assert stats["error"] == "changed while it was read"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from graft.config.image_sources import MAX_PIXELS, Format
+from graft.config.image_sources import MAX_FILE_BYTES, MAX_PIXELS, Format
 from graft.config.strict_model import Fraction, GreyLevel, NonNegativeFloat, PositiveFloat, PositiveInt, StrictModel
 from graft.config.training import TrainingConfig
 
@@ -17,7 +17,7 @@ from graft.config.training import TrainingConfig
 class LimitsConfig(StrictModel):
     """Limits for reading one image: file size in bytes, decoded pixels, seconds."""
 
-    max_file_bytes: PositiveInt = 200_000_000
+    max_file_bytes: PositiveInt = MAX_FILE_BYTES
     max_pixels: Annotated[int, Field(ge=1, le=MAX_PIXELS)] = MAX_PIXELS
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 20.0
 

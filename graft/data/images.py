@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from graft.config.image_sources import MAX_PIXELS, Format
+from graft.data.bounded_read import read_file
 from graft.errors import DataError, error_summary, printable
 
 # About damaged metadata, and large images below the limit: neither is an error of the image.
@@ -58,6 +59,8 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, min_side_px: int | None
     With ``min_side_px``, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, no side below ``min_side_px``: the
     decoder still reads every byte, only the inverse transform is cheaper.
     """
+    if not content:
+        raise DataError("is empty")
     try:
         with Image.open(io.BytesIO(content), formats=get_args(Format)) as image:
             mode, image_format, (width, height) = image.mode, str(image.format), image.size
@@ -83,9 +86,9 @@ def read_rgb(path: Path, sha256: str | None = None, min_side_px: int | None = No
     With ``sha256``, it is also raised if the content has another hash. ``min_side_px`` is that of ``decode``.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{printable(path)}: cannot be read ({error.strerror}); run the same command again.") from error
+        content = read_file(path)
+    except DataError as error:
+        raise DataError(f"{printable(path)}: {error}; run the same command again.") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{printable(path)}: has changed since it was scanned; run the same command again.")
     try:

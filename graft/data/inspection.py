@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import stat
 import sys
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from graft.data.bounded_read import read_file
 from graft.data.images import decode
 from graft.errors import DataError
 
@@ -39,9 +38,7 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
     """The stats of one file, a failure as its ``error``; None if its content still has the previous hash."""
     stats = dict(EMPTY_STATS)
     try:
-        content = _read(path, max_file_bytes)
-    except OSError as error:
-        return stats | {"error": f"cannot be read ({error.strerror})"}
+        content = read_file(path, max_file_bytes)
     except DataError as error:
         return stats | {"error": str(error)}
     sha256 = hashlib.sha256(content).hexdigest()
@@ -49,8 +46,6 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
         return None
     stats |= {"size_bytes": len(content), "sha256": sha256}
     try:
-        if not content:
-            raise DataError("is empty")
         decoded = decode(content, max_pixels, min_side_px=DRAFT_PX)
     except DataError as error:
         return stats | {"error": str(error)}
@@ -73,21 +68,6 @@ def image_stats(rgb: Image.Image) -> ImageStats:
         "chroma": float(np.abs(pixels[..., ::2] - pixels[..., 1:2]).mean()),
         "sharpness": _laplacian_variance(rgb),
     }
-
-
-def _read(path: Path, max_file_bytes: int) -> bytes:
-    """The content of a regular file; checks type and size first, so that a pipe or a device is never read."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise DataError("is not a regular file")
-        if before.st_size > max_file_bytes:
-            raise DataError(f"has {before.st_size} bytes, more than the limit of {max_file_bytes}")
-        content = file.read(before.st_size)
-        after = os.fstat(file.fileno())
-    if len(content) != after.st_size or before.st_mtime_ns != after.st_mtime_ns:
-        raise DataError("changed while it was read")
-    return content
 
 
 def _laplacian_variance(rgb: Image.Image) -> float:

@@ -17,7 +17,8 @@ import fsspec
 from tqdm import tqdm
 
 from graft.cache.files import cache_path, write_atomically
-from graft.data.storage import FileListing, StoredFile, skip_reason
+from graft.config.image_sources import skip_reason
+from graft.data.storage import FileListing, StoredFile
 from graft.errors import DataError, error_summary
 
 CONNECTIONS = 16

@@ -12,9 +12,6 @@ import pandas as pd
 
 from graft.errors import printable
 
-SYSTEM_FILES = frozenset(
-    {"Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
-)
 EXAMPLES = 3
 
 
@@ -84,10 +81,3 @@ class Storage(Protocol):
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
         """Copy files into ``folder``; returns the error of each file that failed, by path."""
-
-
-def skip_reason(name: str) -> str:
-    """The reason to skip a file or folder of this name; empty if there is none."""
-    if name in SYSTEM_FILES:
-        return "system files"
-    return "hidden files" if name.startswith(".") else ""

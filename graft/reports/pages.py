@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from graft.data.manifest import Manifest
 from graft.data.splits import PARTS, Folds, Split
 from graft.data.validation_report import Quarantine
+from graft.errors import printable
 from graft.promotion.gate import Verdict
 from graft.reports.figures import as_png, class_histogram
 from graft.training.plan import COLUMNS, TrainingPlan
@@ -20,6 +21,7 @@ TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
+    finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is a subclass: already safe
 )
 LISTED = 500
 Rows = Sequence[Sequence[object]]
