@@ -88,6 +88,6 @@ def _batches(features: FeatureSource) -> Iterator[Tensor]:
 
 
 def _predictions(logits: Iterable[Tensor], dataset: DatasetInfo, records: pd.DataFrame) -> Predictions:
-    labels = np.array([dataset.classes.index(label) for label in records["label"]])
+    labels = dataset.class_indices(records["label"])
     batches = [batch.float().cpu().numpy() for batch in logits]
     return Predictions(list(records["path"]), labels, np.concatenate(batches), dataset.classes)
