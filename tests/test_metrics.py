@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
+from graft.evaluation import metrics
 from graft.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, probabilities
 from graft.evaluation.metrics import Predictions, concatenate_predictions
 
@@ -30,6 +34,28 @@ def test_mistakes_are_listed_most_confident_first() -> None:
 def test_confusion_includes_classes_without_images() -> None:
     predictions = Predictions(["x"], np.array([0]), np.array([[1.0, 0.0, 0.0]]), ["a", "b", "c"])
     assert predictions.confusion().shape == (3, 3)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_auroc_is_the_mean_of_those_of_single_classes(images: int, classes: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, images)
+    logits = generator.integers(0, 3, (images, classes)).astype(np.float32)  # so few values that many are equal
+    predictions = Predictions([""] * images, labels, logits, [str(number) for number in range(classes)])
+    areas = [
+        roc_auc_score(labels == number, predictions.probabilities[:, number])
+        for number in range(classes)
+        if 0 < (labels == number).sum() < images
+    ]
+    assert predictions.auroc == pytest.approx(np.mean(areas) if areas else 0.5, abs=1e-12)
+
+
+def test_auroc_computes_the_softmax_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    softmax = Mock(side_effect=probabilities)
+    monkeypatch.setattr(metrics, "probabilities", softmax)
+    assert draw_predictions(1.0, 100).auroc > 0.5
+    softmax.assert_called_once()
 
 
 def draw_predictions(temperature: float, images: int = 4000) -> Predictions:

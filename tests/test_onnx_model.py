@@ -47,7 +47,7 @@ def odd_images(tmp_path: Path) -> list[Path]:
     """Images of odd sizes, larger and smaller than the model's own, in portrait and landscape format."""
     generator = np.random.default_rng(0)
     paths = []
-    for height, width in ((8, 8), (61, 60), (60, 61), (48, 99), (301, 77), (1, 9), (200, 203)):
+    for height, width in ((8, 8), (61, 60), (60, 61), (48, 99), (301, 77), (1, 9), (200, 203), (2, 999), (3000, 1)):
         smooth = generator.integers(0, 256, (3, 4, 3)).astype(np.uint8)
         image = Image.fromarray(smooth).resize((width, height), Image.Resampling.BICUBIC)
         paths.append(tmp_path / f"{height}x{width}.png")
@@ -109,6 +109,31 @@ def test_exported_model_has_requested_opset_and_no_external_data(exported: OnnxM
     model = onnx.load_from_string(exported.content)
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_exported_graph_never_resizes_more_than_eight_short_sides(exported: OnnxModel) -> None:
+    model = onnx.load_from_string(exported.content)
+    (resized,) = [node.output[0] for node in model.graph.node if node.op_type == "Resize"]
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(resized))
+    session = OnnxModel(model.SerializeToString()).session()
+    for height, width, shape in ((1, 20_000, (60, 480)), (20_001, 2, (510, 60)), (30, 240, (60, 480))):
+        result = session.run([resized], {"image": np.zeros((1, height, width, 3), np.uint8)})[0]
+        assert result.shape == (1, 3, *shape)
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(18, 8), (20, 9)])
+def test_exported_model_has_the_lowest_ir_version_of_its_opset(
+    checkpoint: Checkpoint, exported: OnnxModel, opset: int, ir_version: int
+) -> None:
+    result = exported if opset == 20 else export(checkpoint, 0.5, opset, {})
+    model = onnx.load_from_string(result.content)
+    assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_exported_model_contains_no_path_or_address_of_this_machine(exported: OnnxModel) -> None:
+    for text in (b"onnx_model.py", str(Path(__file__).parents[1]).encode(), b" at 0x"):
+        assert text not in exported.content
 
 
 def test_predict_command_needs_only_onnxruntime_pillow_and_numpy(

@@ -48,6 +48,13 @@ def png_path(text: str) -> Path:
     return path
 
 
+def positive_int(text: str) -> int:
+    """An argument type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{printable(text)} is not a whole number of at least 1")
+    return int(text)
+
+
 @contextmanager
 def write_errors() -> Iterator[None]:
     """Raise ``GraftError`` for an output file that cannot be written."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.cli.arguments import add_command, add_config_arguments, load_parameters, write_errors
+from graft.errors import printable
 
 if TYPE_CHECKING:
     from graft.cli.arguments import Commands
@@ -51,7 +52,7 @@ def _check(options: argparse.Namespace) -> None:
         print(result.message)
     for reason, count, examples in manifest.skipped.itertuples(index=False):
         print(f"Skipped: {count} {reason} ({examples}).")
-    print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {options.page}.")
+    print(f"{len(report.table)} images, {len(report.quarantine)} left out; the report is {printable(options.page)}.")
     check_blocking_errors(report)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from graft import __version__
 from graft.cli import data, models, pipelines, training
-from graft.errors import GraftError
+from graft.errors import GraftError, printable
 from graft.gc_tuning import exit_without_teardown, reduce_gc_frequency
 
 
@@ -33,13 +34,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        print(end="", flush=True)
     except GraftError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print("Error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and _can_flush():
+            raise
+        return _abandon_output(error)
     except KeyboardInterrupt:
         print("Stopped; run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
+
+
+def _can_flush() -> bool:
+    """Whether standard output can be written; what failed to be written is still in its buffer."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _abandon_output(error: OSError) -> int:
+    """Write no more to standard output, since that would fail again at exit; returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, wants no more
+        return 141  # 128 + SIGPIPE, as of any command in a pipe
+    print(f"Error: the output cannot be written ({error.strerror}).", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

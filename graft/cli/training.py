@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.cli.arguments import add_command, add_config_arguments, load_parameters, png_path, write_errors
+from graft.errors import printable
 
 if TYPE_CHECKING:
     from graft.cli.arguments import Commands
@@ -43,4 +44,4 @@ def _find_lr(options: argparse.Namespace) -> None:
     key = f"training.{options.phase}.learning_rate"
     with write_errors():
         options.figure.write_bytes(as_png(lr_finder_curve(result, key)))
-    print(f"{key}: {result.suggestion:.1e}; the curve is {options.figure}.")
+    print(f"{key}: {result.suggestion:.1e}; the curve is {printable(options.figure)}.")

@@ -68,6 +68,8 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, min_side_px: int | None
     With ``min_side_px``, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, no side below ``min_side_px``: the
     decoder still reads every byte, only the inverse transform is cheaper.
     """
+    if not content:
+        raise DataError("is empty")
     reason: Exception | None = None
     for version, exif in _versions(content):
         try:

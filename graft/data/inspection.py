@@ -48,8 +48,6 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
         return None
     stats |= {"size_bytes": len(content), "sha256": sha256}
     try:
-        if not content:
-            raise DataError("is empty")
         decoded = decode(content, max_pixels, min_side_px=DRAFT_PX)
     except DataError as error:
         return stats | {"error": str(error)}

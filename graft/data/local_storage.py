@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graft.data.storage import LINKS_OUT, MISSING, SYSTEM_FILES, TOOL_FOLDERS, FileListing, StoredFile, skip_reason
+from graft.config.image_sources import SYSTEM_FILES, TOOL_FOLDERS, skip_reason
+from graft.data.storage import LINKS_OUT, MISSING, FileListing, StoredFile
 
 NOT_UTF_8 = "has a name that is not valid UTF-8; rename it"
 

@@ -23,9 +23,10 @@ import fsspec
 from tqdm import tqdm
 
 from graft.cache.files import cache_path, write_atomically
+from graft.config.image_sources import skip_reason
 from graft.config.parameters import LimitsConfig
 from graft.data.deadline import call_within
-from graft.data.storage import MISSING, FileListing, StoredFile, skip_reason
+from graft.data.storage import MISSING, FileListing, StoredFile
 from graft.errors import DataError, error_summary, printable
 
 CONNECTIONS = 16

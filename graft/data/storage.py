@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
-from graft.config.image_sources import EXTENSIONS
 from graft.errors import printable
 
-SYSTEM_FILES = frozenset(
-    {"Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
-)
-TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".cache", ".venv", ".ipynb_checkpoints", ".thumbnails"})
 LINKS_OUT = "links out of the folder"
 REMEDIES = {
     LINKS_OUT: "data.follow_links: true reads them",
@@ -103,19 +98,3 @@ class Storage(Protocol):
 
     def fetch(self, files: Sequence[StoredFile]) -> dict[str, str]:
         """Copy files into ``folder``; returns the error of each file that failed, by path."""
-
-
-def skip_reason(path: str) -> str:
-    """The reason to skip a file or folder for a name in its path; empty if there is none."""
-    *folders, name = path.split("/")
-    if not SYSTEM_FILES.isdisjoint((*folders, name)):
-        return "system files"
-    if not any(part.startswith(".") for part in (*folders, name)):
-        return ""
-    is_class_image = (
-        PurePosixPath(name).suffix.lower() in EXTENSIONS
-        and any(part.startswith(".") for part in folders)
-        and TOOL_FOLDERS.isdisjoint(folders)
-        and not name.startswith(".")
-    )
-    return "images in hidden folders" if is_class_image else "hidden files"

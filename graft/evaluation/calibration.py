@@ -20,9 +20,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     Fit it on images that the model did not train on. A weak prior toward 1 (standard normal on its logarithm) keeps
     it from the lower bound when every image is classified correctly.
     """
+    logits = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits.astype(np.float64) * np.exp(-log_temperature), axis=1)
+        scaled = log_softmax(logits * np.exp(-log_temperature), axis=1)
         return float(log_temperature**2 / 2 - scaled[np.arange(len(labels)), labels].sum())
 
     result = minimize_scalar(loss, bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)), method="bounded")

@@ -94,5 +94,5 @@ def _predictions(logits: Iterable[Tensor], dataset: DatasetInfo, records: pd.Dat
 
 def label_predictions(logits: np.ndarray, dataset: DatasetInfo, records: pd.DataFrame) -> Predictions:
     """Logits float32 ``[len(records), classes]`` in the order of ``records``, with paths and true labels."""
-    labels = np.array([dataset.classes.index(label) for label in records["label"]])
+    labels = dataset.class_indices(records["label"])
     return Predictions(list(records["path"]), labels, logits, dataset.classes)

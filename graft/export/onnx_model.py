@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graft.models.fusion import fuse_conv_bn
-from graft.models.transforms import Preprocessing, normalize
+from graft.models.transforms import Preprocessing, central_length, normalize
 from graft.training.checkpoint import Checkpoint
 
 
@@ -60,8 +60,12 @@ class Deployable(nn.Module):
         """Map uint8 ``[batch, height, width, 3]`` to probabilities float32 ``[batch, classes]``."""
         resize, crop = self.preprocessing.resize_px, self.preprocessing.crop_px
         height, width = image.shape[1], image.shape[2]
-        short = torch.sym_min(height, width)
-        size = (resize * height // short, resize * width // short)
+        rows, columns = central_length(height, width), central_length(width, height)
+        image = image.narrow(1, (height - rows) // 2, rows).narrow(2, (width - columns) // 2, columns)
+        for side in image.shape[1:3]:
+            torch._check(side > 0)  # which the exporter cannot know of a part with dynamic ends
+        short = torch.sym_min(rows, columns)
+        size = (resize * rows // short, resize * columns // short)
         pixels = image.permute(0, 3, 1, 2).float()
         pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)  # type: ignore[arg-type]
         top, left = _crop_start(size[0], crop), _crop_start(size[1], crop)
@@ -91,6 +95,8 @@ def export(checkpoint: Checkpoint, temperature: float, opset: int, metadata: dic
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
+    _strip_debug_info(model.graph)
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)  # older runtimes refuse a newer one
     onnx.helper.set_model_props(model, _checkpoint_metadata(checkpoint, temperature) | metadata)
     buffer = io.BytesIO()
     onnx.save(model, buffer)
@@ -104,6 +110,12 @@ def _prepare_for_tracing(model: nn.Module) -> nn.Module:
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
     return model
+
+
+def _strip_debug_info(graph: onnx.GraphProto) -> None:
+    """Remove what the exporter notes beside each value: stack traces with paths of this machine, memory addresses."""
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.ClearField("metadata_props")
 
 
 def _checkpoint_metadata(checkpoint: Checkpoint, temperature: float) -> dict[str, str]:

@@ -36,6 +36,11 @@ class DatasetInfo:
     classes: list[str]
     preprocessing: Preprocessing
 
+    def class_indices(self, labels: pd.Series) -> np.ndarray:
+        """The index in ``classes`` of each label: int64 ``[len(labels)]``."""
+        indices = {name: index for index, name in enumerate(self.classes)}
+        return np.array([indices[label] for label in labels], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class TrainingImages:
@@ -82,11 +87,11 @@ class _LabelledImages(Dataset[Batch]):
     """Augmented images with labels; the augmentation depends on the sample and the image's content alone."""
 
     def __init__(
-        self, reader: ImageReader, records: pd.DataFrame, classes: list[str], seeds: AugmentationSeeds
+        self, reader: ImageReader, records: pd.DataFrame, dataset: DatasetInfo, seeds: AugmentationSeeds
     ) -> None:
         self.reader = reader
         self.paths, self.hashes = list(records["path"]), list(records["sha256"])
-        self.labels = [classes.index(label) for label in records["label"]]
+        self.labels = dataset.class_indices(records["label"]).tolist()
         self.seeds = seeds
 
     def __getitem__(self, sample: Sample) -> Batch:
@@ -176,7 +181,7 @@ class TrainingBatches:
     ) -> None:
         transform = training_transform(train_config.augmentation, dataset.preprocessing)
         self.reader, self.seeds = reader or ImageReader(dataset.root, transform), seeds
-        images = _LabelledImages(self.reader, records, dataset.classes, seeds)
+        images = _LabelledImages(self.reader, records, dataset, seeds)
         self.labels = torch.tensor(images.labels)
         self.sampler = EpochSampler(images.labels, seeds.seed, train_config.sampling)
         batch_size = train_config.batch_size
@@ -205,7 +210,7 @@ def evaluation_batches(
     reader = reader or ImageReader(dataset.root, evaluation_transform(dataset.preprocessing))
     batch_sampler = _batched([(0, index, 0) for index in range(len(records))], batch_size)
     parallel = len(records) > 4 * batch_size and not reader.holds_all  # otherwise workers would have nothing to decode
-    images = _LabelledImages(reader, records, dataset.classes, AugmentationSeeds(0))
+    images = _LabelledImages(reader, records, dataset, AugmentationSeeds(0))
     return _loader(images, batch_sampler, parallel=parallel)
 
 

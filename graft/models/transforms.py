@@ -18,6 +18,7 @@ from graft.errors import TrainingError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANGE_TOLERANCE = 1e-3  # for rounding, on a scale of 0..1
+MAX_ASPECT_RATIO = 8  # the default of data.validation.max_aspect_ratio: what is trained on is resized whole
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,24 @@ class Preprocessing:
         )
 
 
+def central_length(side: int, other_side: int) -> int:
+    """How many central pixels of a side are resized: all, or 8 times the other side if there are more.
+
+    The crop needs no more, and resizing the whole of a picture of 1 x 20,000 px would take 15 GB. The number is odd
+    if ``side`` is, so that the centre stays the same.
+    """
+    length: int = torch.sym_min(side, MAX_ASPECT_RATIO * other_side + side % 2)  # type: ignore[assignment]
+    return length
+
+
 def resize_and_crop(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Resize and crop uint8 ``[3, height, width]`` to uint8 ``[3, crop, crop]``.
 
     Computed in float32 and then rounded, as the exported graph does; torchvision's uint8 kernel would round its
     interpolation weights as well.
     """
+    height, width = image.shape[1:]
+    image = tf.center_crop(image, [central_length(height, width), central_length(width, height)])
     resized = tf.resize(image.float(), [preprocessing.resize_px], antialias=True)
     cropped: Tensor = tf.center_crop(resized, [preprocessing.crop_px])
     return cropped.round().clamp(0, 255).to(torch.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,14 +18,19 @@ from PIL import Image
 from graft.data.thumbnails import load_thumbnail
 from graft.errors import printable
 from graft.evaluation.metrics import Predictions
+from graft.reports.labels import drawable
 from graft.training.cross_validation import CrossValidation
 from graft.training.history import EpochMetrics
 from graft.training.lr_finder import LRFinderResult
 
-mpl.rcParams["text.parse_math"] = False  # a class name may be $x$
+mpl.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a class name may be $x$ or a_b
 INK, QUIET = "#1b2a33", "#8a979e"
 GREEN, ORANGE, BLUE = "#2f7d4f", "#d9822b", "#3b6ea5"
 SHEET_COLUMNS, SHEET_ROWS = 6, 4
+MAX_GRID_CLASSES = 30  # above, a confusion matrix cannot be read
+TOP_CONFUSIONS = 25
+MAX_BARS = 40
+CAPTION_WIDTH = 14
 
 
 def as_image(figure: Figure, dpi: int = 110) -> Image.Image:
@@ -67,23 +72,42 @@ def learning_curves(warm_up: list[EpochMetrics], fine_tune: list[EpochMetrics]) 
 
 
 def confusion(predictions: Predictions) -> Figure:
-    """The confusion matrix: true classes in rows, predicted classes in columns, zeros left blank."""
+    """The confusion matrix: true classes in rows, predicted classes in columns, zeros left blank.
+
+    Of more than 30 classes, the 25 most frequent confusions as bars.
+    """
     counts, classes = predictions.confusion(), predictions.classes
-    side = min(3 + 0.38 * len(classes), 14)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    title = f"{predictions.accuracy:.1%} of {len(predictions.labels)} images are classified correctly"
+    if len(classes) > MAX_GRID_CLASSES:
+        return _top_confusions(counts, classes, title)
+    names, fonts = drawable(classes)
+    longest = max(map(len, names))
+    side = 2.4 + 0.07 * longest + 0.38 * len(classes)
+    figure = Figure(figsize=(max(side, 4.8), side), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
-    if len(classes) <= 30:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else INK
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 6 else 0, fontsize=8)
-    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else INK
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    rotation = 90 if longest > 6 or len(classes) > 6 else 0
+    axes.set_xticks(range(len(classes)), names, rotation=rotation, fontsize=8, fontfamily=fonts)
+    axes.set_yticks(range(len(classes)), names, fontsize=8, fontfamily=fonts)
     axes.set(xlabel="predicted", ylabel="true")
-    title = f"{predictions.accuracy:.1%} of {len(predictions.labels)} images are classified correctly"
-    axes.set_title(title, color=INK, fontsize=10)
+    figure.suptitle(title, color=INK, fontsize=10)
+    return figure
+
+
+def _top_confusions(counts: np.ndarray, classes: list[str], title: str) -> Figure:
+    wrong = counts - np.diag(np.diag(counts))
+    pairs = np.argwhere(wrong)
+    pairs = pairs[np.argsort(-wrong[tuple(pairs.T)], kind="stable")]
+    top = pairs[:TOP_CONFUSIONS]
+    names, fonts = drawable(classes[index] for index in top.flat)
+    captions = [f"{true}, predicted {predicted}" for true, predicted in zip(names[::2], names[1::2], strict=True)]
+    figure = _bars(captions, fonts, wrong[tuple(top.T)], title)
+    if len(top) < len(pairs):
+        figure.axes[0].set_xlabel(f"images, of the {len(top)} most frequent of {len(pairs)} confusions")
     return figure
 
 
@@ -94,13 +118,8 @@ def reliability(predictions: Predictions) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=QUIET, linestyle=":", linewidth=1)
     filled = count > 0
-    axes.bar(
-        (np.arange(len(count)) + 0.5) / len(count),
-        np.where(filled, accuracy, 0),
-        width=0.9 / len(count),
-        color=GREEN,
-        alpha=0.35,
-    )
+    centres = (np.arange(len(count)) + 0.5) / len(count)
+    axes.bar(centres, np.where(filled, accuracy, 0), width=0.9 / len(count), color=GREEN, alpha=0.35)
     sizes = 15 + 200 * count[filled] / max(count.max(), 1)
     axes.scatter(confidence[filled], accuracy[filled], s=sizes, color=GREEN, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
@@ -170,15 +189,29 @@ def lr_finder_curve(result: LRFinderResult, key: str) -> Figure:
 
 
 def class_histogram(counts: Mapping[str, int]) -> Figure:
-    """The number of images of each class."""
-    names = list(counts)
-    figure = Figure(figsize=(6, min(1.2 + 0.26 * len(names), 16)), layout="constrained")
+    """The number of images of each class; of more than 40 classes, of the 20 largest and the 20 smallest."""
+    title = f"{sum(counts.values())} images in {len(counts)} classes"
+    if len(counts) <= MAX_BARS:
+        return _bars(*drawable(counts), list(counts.values()), title)
+    by_size = sorted(counts, key=lambda name: (-counts[name], name))
+    half = MAX_BARS // 2
+    names, fonts = drawable([*by_size[:half], *by_size[-half:]])
+    values = [counts[name] for name in by_size]
+    names.insert(half, f"… {len(counts) - MAX_BARS} classes between")
+    return _bars(names, fonts, [*values[:half], 0, *values[-half:]], title)
+
+
+def _bars(names: list[str], fonts: list[str], values: Sequence[int] | np.ndarray, title: str) -> Figure:
+    figure = Figure(figsize=(6.5, 1.2 + 0.26 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(range(len(names)), [counts[name] for name in names], color=GREEN, height=0.7)
-    axes.set_yticks(range(len(names)), names)
+    bars = axes.barh(range(len(names)), values, color=GREEN, height=0.7)
+    axes.bar_label(bars, fontsize=8, padding=2, color=INK)
+    axes.set_yticks(range(len(names)), names, fontfamily=fonts)
     axes.invert_yaxis()
     axes.set_xlabel("images")
-    style_axes(axes, f"{sum(counts.values())} images in {len(names)} classes")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    style_axes(axes, "")
+    figure.suptitle(title, fontsize=10, color=INK)
     return figure
 
 
@@ -210,15 +243,17 @@ def mistakes(predictions: Predictions, root: Path) -> Figure:
     table = predictions.mistakes()
     wrong, table = len(table), table.head(SHEET_COLUMNS * SHEET_ROWS)
     rows = max(1, -(-len(table) // SHEET_COLUMNS))
-    figure = Figure(figsize=(SHEET_COLUMNS * 1.6, rows * 1.95 + 0.5), layout="constrained")
+    figure = Figure(figsize=(SHEET_COLUMNS * 2.05, rows * 2.4 + 0.5), layout="constrained")
     grid = figure.subplots(rows, SHEET_COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, row in zip(grid.flat, table.itertuples(), strict=False):
+    names, fonts = drawable([*table["label"], *table["predicted"]], CAPTION_WIDTH)
+    captions = zip(names[: len(table)], names[len(table) :], table["confidence"], strict=True)
+    for axes, path, (label, predicted, confidence) in zip(grid.flat, table["path"], captions, strict=False):
         # A file may be gone by now; the other images are still worth showing.
-        axes.imshow(load_thumbnail(root / str(row.path)) or Image.new("RGB", (96, 96), QUIET))
-        caption = f"{row.label}, predicted {row.predicted}\n{row.confidence:.0%} confident"
-        axes.set_title(caption, fontsize=8, color=INK)
+        axes.imshow(load_thumbnail(root / path) or Image.new("RGB", (96, 96), QUIET))
+        caption = f"labelled {label}\npredicted {predicted}\n{confidence:.0%} confident"
+        axes.set_title(caption, fontsize=7.5, color=INK, fontfamily=fonts)
     title = (
         f"{wrong} of {len(predictions.labels)} holdout images are misclassified"
         if wrong

@@ -124,7 +124,7 @@ class _ReadTimings:
         started = time.perf_counter()
         self.pixels = torch.stack([self.augmented.random(image) for image in decoded])
         self.augment = (time.perf_counter() - started) / len(sample)
-        self.labels = torch.tensor([dataset.classes.index(label) for label in sample["label"]])
+        self.labels = torch.from_numpy(dataset.class_indices(sample["label"]))
         reduced = self.augmented.min_side_px is not None
         self.image_bytes = sum(image.nbytes for image in decoded) // len(sample) if reduced else 0
         self.crop_bytes = crops[0].nbytes

@@ -132,7 +132,7 @@ def measure_similarity(
     per_class = max(NEIGHBOURS + 1, SAMPLE_SIZE // len(dataset.classes))
     sample = records.sort_values("sha256").groupby("label").head(per_class)
     features = extract_features(SplitModel(model, "head", train_config, dataset), sample)
-    labels = sample["label"].map(dataset.classes.index).to_numpy()
+    labels = dataset.class_indices(sample["label"])
     check_collapsed(torch.from_numpy(features), "the features that reach the head")
     search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(labels) - 1), metric="cosine").fit(features)
     distances, neighbours = search.kneighbors()  # without the image itself
