@@ -145,12 +145,22 @@ def test_views_are_augmented_differently_and_repeat_over_epochs(images: Training
 
 
 @pytest.mark.parametrize(
-    ("strength", "head_views", "count"), [("light", "auto", 2), ("strong", "auto", 3), ("light", 1, 1), ("none", 2, 1)]
+    ("strength", "head_views", "count"), [("light", "auto", 1), ("strong", "auto", 3), ("light", 2, 2), ("none", 2, 1)]
 )
-def test_count_views_is_smaller_for_the_head(strength: str, head_views: int | str, count: int) -> None:
-    config = train_config(augmentation={"strength": strength}, cache={"views": 3, "head_views": head_views})
-    assert count_views(config, "head", epochs=9) == count
-    assert count_views(config, "features.12", epochs=9) == (1 if strength == "none" else 3)
+def test_head_has_views_of_its_own(images: TrainingImages, strength: str, head_views: int | str, count: int) -> None:
+    values = {"augmentation": {"strength": strength}, "cache": {"views": 3, "head_views": head_views}}
+    assert count_views(split(images, "head", **values), epochs=9) == count
+    assert count_views(split(images, "features.12", **values), epochs=9) == (1 if strength == "none" else 3)
+
+
+def test_head_is_trained_on_the_features_that_evaluation_reads(
+    images: TrainingImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = split(images, "head", augmentation={"strength": "light"})
+    evaluated = cache_evaluation_features(light, images.train)
+    monkeypatch.setattr("graft.features.feature_cache._compute", fail_on_second_computation)
+    trained = cache_training_features(light, images.train, epochs=9)
+    assert torch.equal(next(trained.in_order(8)), next(evaluated.in_order(8)))
 
 
 def test_precompute_fills_the_cache_for_all_phases_and_folds(

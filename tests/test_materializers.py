@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +54,7 @@ def test_manifest_is_loaded_as_saved(validated: tuple[Manifest, ValidationReport
     pd.testing.assert_frame_equal(loaded.skipped, manifest.skipped)
     assert (loaded.root, loaded.empty_classes) == (manifest.root, manifest.empty_classes)
     assert materializer.compute_content_hash(loaded) == materializer.compute_content_hash(manifest)
-    moved = Manifest(manifest.table, "/elsewhere", manifest.skipped, manifest.empty_classes)
+    moved = replace(manifest, root="/elsewhere")
     assert materializer.compute_content_hash(moved) == materializer.compute_content_hash(manifest)
 
 

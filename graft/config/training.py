@@ -78,7 +78,8 @@ class CacheConfig(StrictModel):
     """The disk cache of frozen features and decoded images; ``max_gb`` of 0 disables it.
 
     Each training image is augmented in ``views`` ways, and the epochs take these in turn. While only the head is
-    trained, ``head_views`` is used instead: ``auto`` is 2, or ``views`` with strong augmentation.
+    trained, ``head_views`` is used instead: ``auto`` is the centre crop of evaluation, or ``views`` with strong
+    augmentation.
     """
 
     views: Count = 8

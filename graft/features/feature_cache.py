@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from graft.cache.writer import CacheWriter, fill_missing
 from graft.compute.memory import trim_between
-from graft.config.training import TrainLoopConfig
 from graft.features.feature_store import FeatureStore
 from graft.features.image_reader import ImageReader
 from graft.features.loaders import ImageViews, TrainingImages, view_batches, view_key
@@ -22,17 +21,16 @@ from graft.features.sources import CachedFeatures, FeatureSource, RecomputedFeat
 from graft.features.split_model import FEATURE_BATCH_SIZE, FeatureSpec, FrozenLayers, SplitModel
 
 logger = logging.getLogger(__name__)
-HEAD_VIEWS = 2  # more do not improve a head: docs/training.md has the measurements
 
 
 def cache_training_features(split_model: SplitModel, records: pd.DataFrame, epochs: int) -> FeatureSource:
-    """Fill the cache with augmented views of training images, for ``epochs`` epochs; returns their source.
+    """Fill the cache with views of training images, for ``epochs`` epochs; returns their source.
 
-    ``split_model`` must be cacheable. The number of views is that of ``count_views``.
+    ``split_model`` must be cacheable. The views are those of ``FeatureSpec.for_training`` and ``count_views``.
     """
-    spec = FeatureSpec.for_training(split_model)
-    views = count_views(split_model.train_config, split_model.split_stage, epochs)
-    return _cache_features(split_model, records, spec, views)
+    return _cache_features(
+        split_model, records, FeatureSpec.for_training(split_model), count_views(split_model, epochs)
+    )
 
 
 def cache_evaluation_features(split_model: SplitModel, records: pd.DataFrame) -> FeatureSource:
@@ -62,15 +60,13 @@ def count_missing_features(
     return counts
 
 
-def count_views(config: TrainLoopConfig, split_stage: str, epochs: int) -> int:
-    """The number of augmented views of each image that are cached for ``epochs`` epochs of training from a stage on."""
-    strength, views = config.augmentation.strength, config.cache.views
-    if strength == "none":
+def count_views(split_model: SplitModel, epochs: int) -> int:
+    """The number of views of each image that are cached to train a model for ``epochs`` epochs."""
+    config, views = split_model.train_config, split_model.train_config.cache.views
+    if config.augmentation.strength == "none" or split_model.trains_on_crops:
         return 1
-    if split_stage == "head" and config.cache.head_views != "auto":
+    if split_model.split_stage == "head" and config.cache.head_views != "auto":
         views = config.cache.head_views
-    elif split_stage == "head" and strength == "light":
-        views = min(views, HEAD_VIEWS)
     return min(views, epochs) if config.sampling == "shuffled" else views
 
 
@@ -105,8 +101,9 @@ def _planned_writers(
     split_model: SplitModel, images: TrainingImages, epochs: dict[str, int], tested: set[str]
 ) -> Iterator[tuple[FeatureSpec, pd.DataFrame, list[FeatureWriter]]]:
     all_records = pd.concat([images.train, images.validation])
-    augmented, exact = FeatureSpec.for_training(split_model), FeatureSpec.for_evaluation(split_model)
-    views = {stage: count_views(split_model.train_config, stage, count) for stage, count in epochs.items()}
+    augmented, exact = FeatureSpec.augmented(split_model), FeatureSpec.for_evaluation(split_model)
+    trained = {stage: replace(split_model, split_stage=stage) for stage in epochs}
+    views = {stage: count_views(model, epochs[stage]) for stage, model in trained.items() if not model.trains_on_crops}
     for spec, records, views_by_stage in (
         (augmented, images.train, views),
         (exact, all_records, dict.fromkeys(tested, 1)),

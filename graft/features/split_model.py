@@ -43,6 +43,14 @@ class SplitModel:
             and not config.compute.compile
         )
 
+    @property
+    def trains_on_crops(self) -> bool:
+        """Whether it is trained on the centre crops of evaluation: a head alone, unless augmentation is strong."""
+        config = self.train_config
+        return (
+            self.split_stage == "head" and config.augmentation.strength == "light" and config.cache.head_views == "auto"
+        )
+
     def cache_key(self) -> list[str]:
         """Everything in the model that determines a feature; the transform and the compute come on top."""
         names = stage_names(self.model)
@@ -64,6 +72,11 @@ class FeatureSpec:
 
     @classmethod
     def for_training(cls, split_model: SplitModel) -> FeatureSpec:
+        """Augmented views, or what ``for_evaluation`` returns if the model ``trains_on_crops``."""
+        return cls.for_evaluation(split_model) if split_model.trains_on_crops else cls.augmented(split_model)
+
+    @classmethod
+    def augmented(cls, split_model: SplitModel) -> FeatureSpec:
         """Augmented views, in the precision of training."""
         config = split_model.train_config
         transform = training_transform(config.augmentation, split_model.dataset.preprocessing)

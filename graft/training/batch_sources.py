@@ -23,7 +23,7 @@ from graft.features.loaders import (
 )
 from graft.features.model_tail import ModelTail, pre_logits
 from graft.features.sources import FeatureSource
-from graft.features.split_model import SplitModel
+from graft.features.split_model import FeatureSpec, SplitModel
 from graft.models.stages import stage_names
 from graft.models.transforms import training_transform
 from graft.training.history import Phase
@@ -164,7 +164,8 @@ class BatchSources:
         validation = None
         if not self.images.validation.empty:
             validation = cache_evaluation_features(split_model, self.images.validation)
-        return FeatureBatches(trainer, self.images, self._batches(train.views), train, validation)
+        reader = ImageReader(self.images.dataset.root, FeatureSpec.for_training(split_model).transform)
+        return FeatureBatches(trainer, self.images, self._batches(train.views, reader), train, validation)
 
     def _image_batches(self, trainer: Trainer) -> ImageBatches:
         dataset, cache = self.images.dataset, self.train_config.cache
