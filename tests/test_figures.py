@@ -132,6 +132,16 @@ def test_middle_of_a_long_name_is_replaced_by_an_ellipsis() -> None:
     assert shorten("中文" * 6, 10) == "中文…文中文"[:2] + "…中文"
 
 
+def test_long_names_that_differ_in_the_middle_have_different_labels() -> None:
+    names = [f"a photograph of species {number} in its habitat" for number in (1, 12, 123)]
+    assert drawable([*names, names[0], "ant"])[0] == [
+        "…ecies 1 in its habitat", "…ecies 12 in its habitat", "…ecies 123 in its habitat", "…ecies 1 in its habitat",
+        "ant",
+    ]  # fmt: skip
+    many = [f"{'prefix ' * 9}{number}{' suffix' * 9}" for number in range(1000)]
+    assert len(set(drawable(many)[0])) == 1000
+
+
 def test_confusion_of_many_classes_shows_the_most_frequent_confusions() -> None:
     classes = [f"class {number}" for number in range(1000)]
     true = np.arange(1000).repeat(3)

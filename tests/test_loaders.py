@@ -25,6 +25,13 @@ def images(digits: Path) -> TrainingImages:
     return few_digits(digits, train=20, validation=20)
 
 
+def test_class_indices_follow_the_order_of_the_classes(images: TrainingImages) -> None:
+    dataset = replace(images.dataset, classes=["cat", "ant", "bee"])
+    assert dataset.class_indices(pd.Series(["bee", "cat", "ant", "bee"])).tolist() == [2, 0, 1, 2]
+    with pytest.raises(KeyError):
+        dataset.class_indices(pd.Series(["dog"]))
+
+
 def make_batches(images: TrainingImages, **values: Any) -> TrainingBatches:  # noqa: ANN401
     config = TrainLoopConfig.model_validate({"batch_size": 16, "augmentation": PLAIN} | values)
     return TrainingBatches(images.dataset, images.train, config, AugmentationSeeds(seed=5))

@@ -19,7 +19,7 @@ from graft.data.validation import validate_images
 from graft.data.validation_report import Quarantine, ValidationReport
 from graft.errors import StorageError
 from graft.reports.figures import as_image, class_histogram, learning_curves
-from graft.reports.pages import manifest_page
+from graft.reports.pages import manifest_page, page
 from graft.reports.validation_page import validation_page
 from graft.training.history import EpochMetrics
 
@@ -60,8 +60,15 @@ def test_manifest_is_loaded_as_saved(validated: tuple[Manifest, ValidationReport
 
 def test_pages_contain_their_figures(validated: tuple[Manifest, ValidationReport]) -> None:
     manifest, report = validated
-    for page, figures in ((manifest_page(manifest), 1), (validation_page(report), 2)):
-        assert page.count('src="data:image/png;base64,iVBOR') == figures
+    for html, figures in ((manifest_page(manifest), 1), (validation_page(report), 2)):
+        assert html.count('src="data:image/png;base64,iVBOR') == figures
+
+
+def test_page_escapes_control_characters_and_markup() -> None:
+    html = page("Title", "\x1b[2J \u202everdict", tables={"a\0": (("b\nc",), [["<i>\t"]])})
+    assert html.replace("\n", "").isprintable()
+    for text in (r"\x1b[2J \u202everdict", r"<h2>a\x00</h2>", r"<th>b\nc</th>", r"<td>&lt;i&gt;\t</td>"):
+        assert text in html
 
 
 def test_figure_background_is_white_in_any_matplotlib_style() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -105,10 +106,8 @@ def _top_confusions(counts: np.ndarray, classes: list[str], title: str) -> Figur
     top = pairs[:TOP_CONFUSIONS]
     names, fonts = drawable(classes[index] for index in top.flat)
     captions = [f"{true}, predicted {predicted}" for true, predicted in zip(names[::2], names[1::2], strict=True)]
-    figure = _bars(captions, fonts, wrong[tuple(top.T)], title)
-    if len(top) < len(pairs):
-        figure.axes[0].set_xlabel(f"images, of the {len(top)} most frequent of {len(pairs)} confusions")
-    return figure
+    shown = f"\nthe {len(top)} most frequent of {len(pairs)} confusions" if len(top) < len(pairs) else ""
+    return _bars(captions, fonts, wrong[tuple(top.T)], title + shown)
 
 
 def reliability(predictions: Predictions) -> Figure:
@@ -198,16 +197,16 @@ def class_histogram(counts: Mapping[str, int]) -> Figure:
     names, fonts = drawable([*by_size[:half], *by_size[-half:]])
     values = [counts[name] for name in by_size]
     names.insert(half, f"… {len(counts) - MAX_BARS} classes between")
-    return _bars(names, fonts, [*values[:half], 0, *values[-half:]], title)
+    return _bars(names, fonts, [*values[:half], math.nan, *values[-half:]], title)
 
 
-def _bars(names: list[str], fonts: list[str], values: Sequence[int] | np.ndarray, title: str) -> Figure:
+def _bars(names: list[str], fonts: list[str], values: Sequence[float] | np.ndarray, title: str) -> Figure:
     figure = Figure(figsize=(6.5, 1.2 + 0.26 * len(names)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(names)), values, color=GREEN, height=0.7)
-    axes.bar_label(bars, fontsize=8, padding=2, color=INK)
+    axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2, color=INK)
     axes.set_yticks(range(len(names)), names, fontfamily=fonts)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     style_axes(axes, "")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import unicodedata
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
+from os.path import commonprefix
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -31,7 +33,7 @@ def drawable(names: Iterable[str], max_width: int = MAX_WIDTH) -> tuple[list[str
     for script in sorted({_script(character) for character in missing}):
         _report_missing(script)
     escapes = {ord(character): character.encode("unicode_escape").decode() for character in missing}
-    labels = [shorten(text.translate(escapes), max_width) for text in texts]
+    labels = _distinct_labels([text.translate(escapes) for text in texts], max_width)
     return labels, [*mpl.rcParams["font.family"], *families]
 
 
@@ -42,6 +44,23 @@ def shorten(text: str, max_width: int) -> str:
     head = text[: bisect_right(_widths(text), max_width // 2)]
     tail = text[::-1][: bisect_right(_widths(text[::-1]), (max_width - 1) // 2)][::-1]
     return f"{head}…{tail}"
+
+
+def _distinct_labels(texts: list[str], max_width: int) -> list[str]:
+    """The texts shortened; of those that would then look the same, most of the common beginning is left out instead."""
+    labels = [shorten(text, max_width) for text in texts]
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for text, label in zip(texts, labels, strict=True):
+        groups[label].add(text)
+    starts = {
+        label: max(0, len(commonprefix(list(group))) - max_width // 4)  # noqa: RUF071 - of characters, not of paths
+        for label, group in groups.items()
+        if len(group) > 1
+    }
+    return [
+        "…" + shorten(text[starts[label] :], max_width - 1) if label in starts else label
+        for text, label in zip(texts, labels, strict=True)
+    ]
 
 
 @cache
