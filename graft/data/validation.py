@@ -23,6 +23,7 @@ from graft.data.expectations import (
     label_checks,
 )
 from graft.data.manifest import Manifest
+from graft.data.thumbnail_cache import ThumbnailCache
 from graft.data.thumbnails import thumbnail_jpeg
 from graft.data.validation_report import CheckResult, ValidationReport
 from graft.errors import printable
@@ -48,7 +49,7 @@ def validate_images(
     run.quarantine_failures("files", lambda table: table, file_checks(config))
     run.quarantine_failures("images", _with_sides, image_checks(config))
     run.quarantine_failures("labels", _with_label_counts, label_checks(config))
-    valid = run.valid.assign(cluster=cluster_duplicates(run.valid["phash"], config.near_duplicate_bits))
+    valid = run.valid.assign(cluster=_clusters(manifest, run.valid, config.near_duplicate_bits))
     run.run_suite("collection", _with_comparisons(valid), collection_checks(config))
     classes = _class_table(valid, sorted({*manifest.classes, *manifest.empty_classes}))
     run.run_suite("classes", classes, class_checks(config, folds, classes))
@@ -63,6 +64,12 @@ def validate_images(
     thumbnails = {path: thumbnail_jpeg(folder / path) for path in report.thumbnail_paths()}
     report.thumbnails.update({path: jpeg for path, jpeg in thumbnails.items() if jpeg})
     return report
+
+
+def _clusters(manifest: Manifest, table: pd.DataFrame, max_bits: int) -> np.ndarray:
+    """The cluster of near duplicates of each image."""
+    pixels, positions = ThumbnailCache(manifest.root).load(manifest.folder(), table)
+    return cluster_duplicates(pixels, positions, table["label"], max_bits)
 
 
 def _blocking_errors(check_results: list[CheckResult], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:
