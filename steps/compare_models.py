@@ -17,5 +17,6 @@ def compare_models(
     manifest: Manifest, report: ValidationReport, split: SplitConfig, registry: RegistryConfig
 ) -> Annotated[Comparison, "comparison"]:
     """Compare both on the holdout images."""
+    split = split.model_copy(update={"on_leak": "exclude"})  # nothing is trained on, so there is nothing to ask
     holdout = split_images(manifest, report.clusters, split).records("holdout")
     return compare_registered(registry.name, manifest.folder(), holdout)

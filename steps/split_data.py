@@ -1,4 +1,4 @@
-"""Split the images into holdout, training, validation and folds."""
+"""Split the images into holdout and training, and the training images into folds."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from zenml.logger import get_logger
 
 from graft.config.parameters import SplitConfig
 from graft.data.manifest import Manifest
-from graft.data.splits import Folds, Split, make_folds, split_images
+from graft.data.splits import Folds, Split, describe_excluded, make_folds, split_images
 from graft.data.validation_report import ValidationReport
 from graft.errors import printable
 from graft.integrations.step_caching import cached_step
@@ -20,12 +20,10 @@ def split_data(
 ) -> tuple[Annotated[Split, "split"], Annotated[Folds, "folds"]]:
     """Split by content and group, and divide all images but the holdout into folds."""
     parts = split_images(manifest, report.clusters, split)
-    if excluded := list(parts.records("excluded")["path"]):
-        examples = ", ".join(map(printable, excluded[:3]))
+    if len(parts.records("excluded")):
         logger.warning(
-            "%d images, such as %s, are left out of training, since near duplicates or members of their group are "
-            "held out; data.split.on_leak: keep would train on them.", len(excluded), examples,
-        )  # fmt: skip
+            "%s, and left out of training; data.split.on_leak: keep would train on them.", describe_excluded(parts)
+        )
     if parts.classes_without_holdout:
         logger.warning(
             "The holdout has no image of %s, so its accuracy does not cover them.",

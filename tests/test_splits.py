@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from graft.config.parameters import SplitConfig
 from graft.data.manifest import COLUMNS, Manifest
-from graft.data.splits import Split, make_folds, split_images
+from graft.data.splits import Split, describe_excluded, make_folds, split_images
 from graft.errors import DataError
 
-CONFIG = SplitConfig()
+CONFIG = SplitConfig(on_leak="exclude")
 Image = tuple[str, str]  # a label and a perceptual hash
 
 
@@ -140,6 +140,45 @@ def test_near_duplicates_of_held_out_images_are_excluded_unless_on_leak_is_keep(
     assert parts(base_images, near) == baseline | {outside: "excluded"}
     with_leaks = split(make_manifest(base_images), near, SplitConfig(on_leak="keep"))
     assert with_leaks.records("excluded").empty
+
+
+def near_duplicates_of_a_held_out_image(count: int) -> tuple[Manifest, dict[str, int]]:
+    """100 training and 20 held-out images; ``count`` training images are near duplicates of a held-out one."""
+    train = make_manifest([("ab"[number % 2], f"{number:03d}") for number in range(100)], given_split="train")
+    held_out = make_manifest([("ab"[number % 2], f"v{number:02d}") for number in range(20)], given_split="val")
+    return concatenate(train, held_out), {"v00": 1} | {f"{number:03d}": 1 for number in range(count)}
+
+
+def test_a_tenth_of_near_duplicates_is_excluded_without_asking() -> None:
+    manifest, near = near_duplicates_of_a_held_out_image(10)
+    result = split(manifest, near, SplitConfig())
+    assert len(result.records("excluded")) == 10
+    assert describe_excluded(result) == (
+        "10 of 100 training images (10.0 %), such as a/0#0, are near duplicates of held-out images or of their group"
+    )
+
+
+def test_more_than_a_tenth_of_near_duplicates_needs_a_decision() -> None:
+    manifest, near = near_duplicates_of_a_held_out_image(11)
+    with pytest.raises(DataError) as error:
+        split(manifest, near, SplitConfig())
+    assert str(error.value) == (
+        "11 of 100 training images (11.0 %), such as a/0#0, are near duplicates of held-out images or of their group: "
+        "look at them in the validation report, which graft check writes, and set data.split.on_leak to exclude, which "
+        "trains without them, or to keep, which trains on them and makes the holdout easier."
+    )
+    assert len(split(manifest, near, SplitConfig(on_leak="exclude")).records("excluded")) == 11
+    assert split(manifest, near, SplitConfig(on_leak="keep")).records("excluded").empty
+
+
+def test_images_with_equal_hashes_in_different_clusters_are_different_groups() -> None:
+    manifest = concatenate(make_manifest(base_images), make_manifest([("a", "a0001"), ("b", "new"), ("b", "a0001")]))
+    clusters = dict(zip(manifest.table["path"], range(len(manifest.table)), strict=True))
+    table = split_images(manifest, clusters, CONFIG).table
+    assert table["group"].nunique() == len(table)
+    alike = table["path"].isin(manifest.table.loc[manifest.table["phash"] == "a0001", "path"])
+    assert alike.sum() == 3
+    assert table.loc[alike, "part"].nunique() == 1  # still held out together, since only the hash decides that
 
 
 def test_given_group_stays_in_one_part_whatever_its_hashes() -> None:

@@ -39,9 +39,9 @@ class ValidationConfig(StrictModel):
 
     Brightness is the mean grey level and contrast its standard deviation, both in 0..255; sharpness is the variance
     of the Laplacian at 64 px. ``max_size_factor`` is the largest allowed ratio between an image's area and the
-    median area, in either direction. Two images are near duplicates if at most ``near_duplicate_bits`` of the 64
-    bits of their perceptual hashes differ, mirrored or not. ``max_grey_gap`` is the largest allowed difference
-    between two classes in their fraction of grey images.
+    median area, in either direction. Images of which at most ``near_duplicate_bits`` of the 64 bits of their
+    perceptual hashes differ are compared by their pixels, which decide whether they are near duplicates.
+    ``max_grey_gap`` is the largest allowed difference between two classes in their fraction of grey images.
     """
 
     min_images: PositiveInt = 20
@@ -84,12 +84,13 @@ class BadImagesConfig(StrictModel):
 class SplitConfig(StrictModel):
     """The images that are held out from training.
 
-    ``holdout_fraction`` is used only if the data has neither ``val/`` nor ``test/``. ``on_leak`` decides whether
-    training images with a near duplicate in the holdout are excluded.
+    ``holdout_fraction`` is used only if the data has neither ``val/`` nor ``test/``. ``on_leak`` decides what happens
+    to training images with a near duplicate in the holdout: ``exclude`` trains without them, ``keep`` with them, and
+    ``ask`` excludes up to a tenth of the training images and stops if there are more.
     """
 
     holdout_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    on_leak: Literal["exclude", "keep"] = "exclude"
+    on_leak: Literal["ask", "exclude", "keep"] = "ask"
 
 
 class DataConfig(BadImagesConfig):

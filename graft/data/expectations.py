@@ -153,7 +153,7 @@ def collection_checks(config: ValidationConfig) -> list[Check]:
         Check("near duplicates with another label", "near duplicates should have one label", "warning",
               "near_duplicate_bits", "check which label is correct", ExpectNearDuplicatesToHaveOneLabel()),
         Check("in two given splits", "near duplicates should be in one given split", "warning",
-              "near_duplicate_bits", "those in training are left out unless data.split.on_leak is keep",
+              "near_duplicate_bits", "data.split.on_leak decides about those in training",
               ExpectNearDuplicatesToBeInOneSplit()),
     ]  # fmt: skip
 

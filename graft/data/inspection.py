@@ -7,6 +7,7 @@ affects only one of them.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import signal
@@ -28,6 +29,7 @@ EMPTY_STATS: ImageStats = {
     "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0, "chroma": 0.0, "used_range": 1.0, "error": "",
 }  # fmt: skip
 DRAFT_PX = 64
+THUMBNAIL_PX = 64
 SHARPNESS_PX = 64
 HASHED_PX = 32
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -35,7 +37,10 @@ FLUSH_INTERVAL_S = 0.05
 
 
 def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: str = "") -> ImageStats | None:
-    """The stats of one file, a failure as its ``error``; None if its content still has the previous hash."""
+    """The stats of one file, a failure as its ``error``; None if its content still has the previous hash.
+
+    If the file decodes, ``thumbnail`` is added: its grey thumbnail of 64 x 64 px, one byte a pixel, in base 64.
+    """
     stats = dict(EMPTY_STATS)
     try:
         content = read_regular_file(path, max_file_bytes)
@@ -53,7 +58,8 @@ def inspect(path: Path, max_file_bytes: int, max_pixels: int, previous_sha256: s
         return stats | {"error": str(error)}
     stats |= {"width_px": decoded.width_px, "height_px": decoded.height_px}
     stats |= {"mode": decoded.mode, "format": decoded.format, "used_range": decoded.used_range}
-    return stats | image_stats(decoded.rgb)
+    stats |= image_stats(decoded.rgb)
+    return stats | {"thumbnail": base64.b64encode(grey_thumbnail(decoded.rgb)).decode()}
 
 
 def image_stats(rgb: Image.Image) -> ImageStats:
@@ -71,6 +77,12 @@ def image_stats(rgb: Image.Image) -> ImageStats:
         "chroma": float(np.abs(pixels[..., ::2] - pixels[..., 1:2]).mean()),
         "sharpness": _laplacian_variance(rgb),
     }
+
+
+def grey_thumbnail(rgb: Image.Image) -> bytes:
+    """The image squeezed into 64 x 64 grey pixels, row by row."""
+    square = rgb.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=3)
+    return square.convert("L").tobytes()
 
 
 def _laplacian_variance(rgb: Image.Image) -> float:

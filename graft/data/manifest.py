@@ -17,6 +17,7 @@ from graft.data.layouts import ListedImage, list_images
 from graft.data.open_storage import local_folder
 from graft.data.scan_index import ScanIndex
 from graft.data.storage import SkippedFiles, Storage
+from graft.data.thumbnail_cache import ThumbnailCache
 from graft.data.workers import InspectionTask, inspect_all
 
 COLUMNS = {
@@ -88,7 +89,9 @@ def scan(root: str | Path, limits: LimitsConfig | None = None, follow_links: boo
     listing = list_images(str(root), limits, follow_links)
     index = ScanIndex(f"{listing.storage.address}\0{root}", limits)
     records = _image_records(listing.images, listing.storage, limits)
-    stats = _image_stats(records, index.load(), listing.storage.folder, limits)
+    thumbnails = ThumbnailCache(listing.storage.address)
+    stats = _image_stats(records, index.load(), listing.storage.folder, limits, thumbnails)
+    thumbnails.save(stats["sha256"])
     index.save(stats.assign(path=records["path"], stamp=records["stamp"]))
     table = pd.concat([records, stats], axis=1)[list(COLUMNS)].astype(COLUMNS)
     return Manifest(
@@ -115,14 +118,16 @@ def _image_records(images: Sequence[ListedImage], storage: Storage, limits: Limi
     return pd.DataFrame(records, columns=columns, dtype="str")
 
 
-def _image_stats(records: pd.DataFrame, cached: pd.DataFrame, folder: Path, limits: LimitsConfig) -> pd.DataFrame:
+def _image_stats(
+    records: pd.DataFrame, cached: pd.DataFrame, folder: Path, limits: LimitsConfig, thumbnails: ThumbnailCache
+) -> pd.DataFrame:
     """The stats of each image, in order: cached ones if its stamp or its content is the same."""
     cached = records[["path"]].merge(cached.drop_duplicates("path"), on="path", how="left")
     bad = records["problem"] != ""
     same_stamp = (records["stamp"] == cached["stamp"]) & (records["stamp"] != "") & ~bad
     to_read = records.index[~same_stamp & ~bad]
     tasks = list(zip(records["path"][to_read], cached["sha256"][to_read].fillna(""), strict=True))
-    read = _read_stats(folder, tasks, limits).set_index(to_read)
+    read = _read_stats(folder, tasks, limits, thumbnails).set_index(to_read)
     same_content = read.index[read["sha256"].isna()]
     problems = [EMPTY_STATS | {"error": problem} for problem in records["problem"][bad]]
     parts = [
@@ -133,12 +138,15 @@ def _image_stats(records: pd.DataFrame, cached: pd.DataFrame, folder: Path, limi
     return pd.concat([part for part in parts if len(part)]).sort_index()
 
 
-def _read_stats(folder: Path, tasks: Sequence[InspectionTask], limits: LimitsConfig) -> pd.DataFrame:
+def _read_stats(
+    folder: Path, tasks: Sequence[InspectionTask], limits: LimitsConfig, thumbnails: ThumbnailCache
+) -> pd.DataFrame:
     """The stats of each task's file; a row of missing values if its content has not changed."""
     frames = [pd.DataFrame(columns=STAT_COLUMNS)]
     hide_progress = None if tasks else True  # None: hidden unless the output is a terminal
     results = inspect_all(folder, tasks, limits)
     progress = iter(tqdm(results, total=len(tasks), desc="Reading images", unit="image", disable=hide_progress))
     while chunk := list(islice(progress, CHUNK)):
+        thumbnails.add(chunk)
         frames.append(pd.DataFrame([stats or {} for stats in chunk], columns=STAT_COLUMNS))
     return pd.concat(frames, ignore_index=True)

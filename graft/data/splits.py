@@ -20,9 +20,10 @@ from graft.config.parameters import SplitConfig
 from graft.data.duplicates import components
 from graft.data.manifest import Manifest
 from graft.data.open_storage import local_folder
-from graft.errors import DataError
+from graft.errors import DataError, printable
 
 PARTS = ("train", "holdout", "excluded")
+MAX_EXCLUDED_FRACTION = 0.1  # of the training images, before a person must decide
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,25 @@ class Folds:
 
 
 def split_images(manifest: Manifest, clusters: Mapping[str, int], config: SplitConfig) -> Split:
-    """Assign each image to a part, by its content; raises ``DataError`` if a part or a training class is empty.
+    """Assign each image to a part, by its content.
+
+    Raises ``DataError`` if a part or a training class is empty, or if ``on_leak`` is ``ask`` and more than a tenth of
+    the training images would be excluded.
 
     ``clusters`` is the near-duplicate cluster of each valid image, by path; images without one are left out.
     """
     table = manifest.table[manifest.table["path"].isin(clusters)].reset_index(drop=True)
     key = table["given_group"].where(table["given_group"] != "", table["phash"])
-    group = _groups(key, table["path"].map(clusters))
+    group = _groups(table, key, table["path"].map(clusters))
     if {"val", "test"} & set(table["given_split"]):
         part = _parts_from_splits(table["given_split"])
     else:
         part = _parts_by_hash(key, config.holdout_fraction)
-    if config.on_leak == "exclude":
+    if config.on_leak != "keep":
         part = _exclude_leaks(part, group)
     split = Split(table[["path", "label", "sha256"]].assign(group=group, part=part), manifest.root)
+    if config.on_leak == "ask":
+        _check_excluded_fraction(split)
     _check_parts_not_empty(split)
     return split
 
@@ -129,12 +135,19 @@ def hash_fraction(group: str, purpose: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _groups(key: pd.Series, cluster: pd.Series) -> pd.Series:
-    """Group images that share a key or a cluster, directly or through others; named by the smallest of its keys."""
-    keys, clusters = pd.factorize(key)[0], pd.factorize(cluster)[0]
-    first = max(keys, default=-1) + 1  # the number of the first cluster, after those of the keys
-    component = components(int(first + max(clusters, default=-1) + 1), keys, clusters + first)
-    return key.groupby(component[keys]).transform("min")
+def _groups(table: pd.DataFrame, key: pd.Series, cluster: pd.Series) -> pd.Series:
+    """Group images that share a given group or a cluster, directly or through others; returns the group's name.
+
+    That is the smallest of its images' keys, unless another group has the same, as different images may have equal
+    perceptual hashes; then its smallest content hash is added.
+    """
+    given = table["given_group"].where(table["given_group"] != "", table["path"])
+    names, clusters = pd.factorize(given)[0], pd.factorize(cluster)[0]
+    first = max(names, default=-1) + 1  # the number of the first cluster, after those of the given groups
+    component = components(int(first + max(clusters, default=-1) + 1), names, clusters + first)[names]
+    key, sha256 = (column.groupby(component).transform("min") for column in (key, table["sha256"]))
+    shared = pd.Series(component, index=key.index).groupby(key).transform("nunique") > 1
+    return key.mask(shared, key + ":" + sha256)
 
 
 def _parts_by_hash(key: pd.Series, fraction: float) -> pd.Series:
@@ -154,11 +167,29 @@ def _exclude_leaks(part: pd.Series, group: pd.Series) -> pd.Series:
     return part.mask(group.isin(held_out) & (part == "train"), "excluded")
 
 
+def _check_excluded_fraction(split: Split) -> None:
+    excluded, training = split.records("excluded"), split.records("excluded", "train")
+    if len(excluded) > MAX_EXCLUDED_FRACTION * len(training):
+        raise DataError(
+            f"{describe_excluded(split)}: look at them in the validation report, which graft check writes, and set "
+            f"data.split.on_leak to exclude, which trains without them, or to keep, which trains on them and makes the "
+            f"holdout easier."
+        )
+
+
+def describe_excluded(split: Split) -> str:
+    """How many training images are excluded, their share, and an example."""
+    excluded, training = split.records("excluded"), split.records("excluded", "train")
+    return (
+        f"{len(excluded)} of {len(training)} training images ({100 * len(excluded) / len(training):.1f} %), such as "
+        f"{printable(excluded['path'].iloc[0])}, are near duplicates of held-out images or of their group"
+    )
+
+
 def _check_parts_not_empty(split: Split) -> None:
     excluded = len(split.records("excluded"))
     hint = (
-        f"; {excluded} images are left out because near duplicates of them are held out: lower "
-        f"data.validation.near_duplicate_bits, or set data.split.on_leak to keep"
+        f"; {excluded} images are left out because near duplicates of them are held out: set data.split.on_leak to keep"
         if excluded
         else ""
     )

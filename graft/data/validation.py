@@ -25,6 +25,7 @@ from graft.data.expectations import (
 )
 from graft.data.manifest import Manifest
 from graft.data.storage import MISSING
+from graft.data.thumbnail_cache import ThumbnailCache
 from graft.data.thumbnails import thumbnail_jpeg
 from graft.data.validation_report import CheckResult, ValidationReport
 from graft.errors import printable
@@ -51,7 +52,7 @@ def validate_images(
     run.quarantine_failures("files", _with_read_files, file_checks(config))
     run.quarantine_failures("images", lambda table: _with_geometry(table, config.min_contrast), image_checks(config))
     run.quarantine_failures("labels", _with_label_counts, label_checks(config))
-    valid = run.valid.assign(cluster=cluster_duplicates(run.valid["phash"], config.near_duplicate_bits))
+    valid = run.valid.assign(cluster=_clusters(manifest, run.valid, config.near_duplicate_bits))
     run.run_suite("collection", _with_comparisons(valid), collection_checks(config))
     classes = _class_table(valid, sorted({*manifest.classes, *manifest.empty_classes}))
     run.run_suite("classes", classes, class_checks(config, folds, classes))
@@ -71,6 +72,12 @@ def validate_images(
     thumbnails = {path: thumbnail_jpeg(folder / path) for path in report.thumbnail_paths()}
     report.thumbnails.update({path: jpeg for path, jpeg in thumbnails.items() if jpeg})
     return report
+
+
+def _clusters(manifest: Manifest, table: pd.DataFrame, max_bits: int) -> np.ndarray:
+    """The cluster of near duplicates of each image."""
+    pixels, positions = ThumbnailCache(manifest.root).load(manifest.folder(), table)
+    return cluster_duplicates(pixels, positions, table["label"], max_bits)
 
 
 def _blocking_errors(check_results: list[CheckResult], table: pd.DataFrame, config: BadImagesConfig) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from graft.errors import DataError
 
 SHEET_IMAGES = 18
-SHEET_CLUSTERS = 12
+SHEET_CLUSTERS = 24
 CLUSTER_IMAGES = 4
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import islice
 
 import pandas as pd
 
-from graft.data.duplicates import hamming_distance
 from graft.data.validation_report import (
     CLUSTER_IMAGES,
     SHEET_CLUSTERS,
@@ -111,20 +109,16 @@ def _warning_sheet(report: ValidationReport, result: CheckResult) -> Sheet:
 
 def _cluster_sheet(report: ValidationReport, cluster: pd.DataFrame) -> Sheet:
     first, *others = cluster.head(CLUSTER_IMAGES).to_dict("records")
-    tiles = [_tile(report, first["path"], first["label"])]
+    tiles = [_tile(report, first["path"], f"{first['label']}, {first['width_px']} x {first['height_px']} px")]
     for image in others:
         marked = image["label"] != first["label"]
-        tiles.append(_tile(report, image["path"], f"{image['label']}, {_difference(image, first)}", marked=marked))
+        identical = image["sha256"] == first["sha256"]
+        size = "identical file" if identical else f"{image['width_px']} x {image['height_px']} px"
+        tiles.append(_tile(report, image["path"], f"{image['label']}, {size}", marked=marked))
     labels, splits = cluster["label"].nunique(), cluster["given_split"].replace("", "train").nunique()
     notes = [f"{labels} labels"] if labels > 1 else []
     notes += [f"in {splits} given splits"] if splits > 1 else []
     return Sheet(f"{len(cluster)} images", ", ".join(notes), tiles, len(cluster) - len(tiles))
-
-
-def _difference(image: dict[Hashable, str], first: dict[Hashable, str]) -> str:
-    if image["sha256"] == first["sha256"]:
-        return "identical file"
-    return f"{hamming_distance(image['phash'], first['phash'])} bits different"
 
 
 def _tile(report: ValidationReport, path: str, note: str, *, marked: bool = False) -> Tile:
