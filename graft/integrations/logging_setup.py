@@ -1,4 +1,4 @@
-"""Disables telemetry and reduces logging; to be imported before ZenML and MLflow are."""
+"""Reduces logging; to be imported before ZenML and MLflow are."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import os
 
 from graft.errors import GraftError
 
-# Values that the user has set are respected. DO_NOT_TRACK is honoured by MLflow and by other libraries.
+# Values that the user has set are respected.
 for _name, _value in {
-    "ZENML_ANALYTICS_OPT_IN": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
     "AUTO_OPEN_DASHBOARD": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
