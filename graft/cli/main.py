@@ -12,6 +12,7 @@ from graft import __version__
 from graft.cli import data, models, pipelines, training
 from graft.errors import GraftError
 from graft.gc_tuning import exit_without_teardown, reduce_gc_frequency
+from graft.places import storage_error
 
 
 def console() -> NoReturn:
@@ -34,12 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except GraftError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _report(error)
     except KeyboardInterrupt:
         print("Stopped; run the same command again to continue.", file=sys.stderr)
         return 130
+    except Exception as error:  # any library may be the one that cannot write
+        unwritable = storage_error(error)
+        if unwritable is None:
+            raise
+        return _report(unwritable)
     return 0
+
+
+def _report(error: GraftError) -> int:
+    print(f"Error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

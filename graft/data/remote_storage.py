@@ -19,6 +19,7 @@ from tqdm import tqdm
 from graft.cache.files import cache_path, write_atomically
 from graft.data.storage import FileListing, StoredFile, skip_reason
 from graft.errors import DataError, error_summary
+from graft.places import describe_write_error
 
 CONNECTIONS = 16
 MAX_NAME_BYTES = 255
@@ -101,7 +102,7 @@ class RemoteStorage:
         try:
             write_atomically(path, json.dumps(stamps).encode())
         except OSError as error:
-            logger.warning("%s cannot be written (%s): every file will be fetched again", path, error.strerror)
+            logger.warning("%s; every file will be fetched again.", describe_write_error(error, path))
 
     def _is_current(self, file: StoredFile, stamps: dict[str, str]) -> bool:
         """Whether the mirror has the remote version of a file; never if the listing does not report changes."""
