@@ -12,6 +12,7 @@ from graft import __version__
 from graft.cli import data, models, pipelines, training
 from graft.errors import GraftError
 from graft.gc_tuning import exit_without_teardown, reduce_gc_frequency
+from graft.interrupts import Stopped, stoppable
 from graft.places import storage_error
 
 
@@ -25,7 +26,10 @@ def console() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 if it failed, 2 if arguments or config are invalid."""
+    """Run a command; returns the exit code: 0, 1 if it failed, 2 if arguments or config are invalid.
+
+    After Ctrl-C it is 130, after SIGTERM 143.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -33,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # file names may have characters that the terminal cannot print
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with stoppable():
+            options.run(options)
     except GraftError as error:
         return _report(error)
-    except KeyboardInterrupt:
-        print("Stopped; run the same command again to continue.", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except Exception as error:  # any library may be the one that cannot write
         unwritable = storage_error(error)
         if unwritable is None:
