@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# No telemetry; a value that is already set is respected.
+# No telemetry, also from what the commands import before Graft; a value that is already set is respected.
 export ZENML_ANALYTICS_OPT_IN ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .PHONY: setup demo test test-all lint ui clean
 setup: $(STAMP)

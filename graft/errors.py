@@ -56,6 +56,15 @@ class RegistryError(GraftError):
     """The registry lacks the requested model or alias."""
 
 
+def error_chain(error: BaseException | None) -> list[BaseException]:
+    """An error and what caused it, outermost first."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
 def printable(name: object) -> str:
     """The text on one line, with unprintable characters escaped."""
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from graft.errors import StorageError
+from graft.places import unwritable
 from graft.reports.figures import as_png
 
 
@@ -29,10 +29,7 @@ class FolderMaterializer(BaseMaterializer):
             with self.artifact_store.open(uri, "wb") as file:
                 file.write(content)
         except OSError as error:
-            raise StorageError(
-                f"{uri}: cannot be written ({error.strerror or error}); make room, then run the same command again, "
-                f"which continues from the steps that are finished."
-            ) from error
+            raise unwritable(error, uri) from error
         return uri
 
     def read_bytes(self, name: str) -> bytes:

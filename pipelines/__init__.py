@@ -1,3 +1,3 @@
 """The pipelines: the wiring of the steps."""
 
-import graft.integrations.logging_setup  # noqa: F401  telemetry off, before MLflow is imported
+import graft.integrations.logging_setup  # noqa: F401  before ZenML and MLflow are

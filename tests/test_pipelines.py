@@ -42,6 +42,7 @@ runs = client.search_runs([experiment.experiment_id], order_by=["attributes.star
 print(json.dumps([
     {
         "id": run.info.run_id, "parent": run.data.tags.get("mlflow.parentRunId"), "name": run.info.run_name,
+        "status": run.info.status,
         "metrics": run.data.metrics, "params": run.data.params, "tags": run.data.tags,
         "epochs": len(client.get_metric_history(run.info.run_id, "finetune/train_loss")),
         "files": [file.path for folder in ("", "figures") for file in client.list_artifacts(run.info.run_id, folder)],
@@ -184,6 +185,30 @@ def test_killed_run_continues_after_its_last_epoch(prepared: Workspace, first: C
     epochs = ("warmup 1/2", "warmup 2/2", "finetune 1/2", "finetune 2/2")
     # The one first epoch of fine-tuning is the final model's; the second fold's was finished before the kill.
     assert [finished.output.count(f"{epoch}: loss") for epoch in epochs] == [1, 1, 1, 2]
+    killed, first_fold, second_fold, complete, *_ = runs(prepared)[-5:]
+    assert [run["status"] for run in (killed, first_fold, second_fold)] == ["KILLED", "FINISHED", "KILLED"]
+    assert (complete["status"], complete["tags"]["graft.continues"]) == ("FINISHED", killed["id"])
+
+
+@pytest.mark.parametrize(
+    ("command", "sent", "code"), [(GRAFT_RUN, signal.SIGINT, 130), (ZENML_RUN, signal.SIGTERM, 143)]
+)
+def test_interrupted_run_ends_with_one_line_and_is_killed_in_mlflow(
+    prepared: Workspace, first: CommandResult, tmp_path: Path, command: tuple[str, ...], sent: signal.Signals, code: int
+) -> None:
+    assert first.code == 0
+    prepared.edit("small.yaml", "seed: 1", f"seed: {code}")
+    running = prepared.start(*command, output=tmp_path / "output")
+    while "warmup 1/2" not in (tmp_path / "output").read_text():
+        assert running.poll() is None
+        time.sleep(0.01)
+    os.killpg(running.pid, sent)
+    assert running.wait(60) == code
+    *_, last_but_one, last = (tmp_path / "output").read_text().splitlines()
+    assert last_but_one.startswith("warmup ")
+    assert last == "Stopped; run the same command again to continue."
+    assert [run["status"] for run in runs(prepared)[-2:]] == ["KILLED", "KILLED"]
+    prepared.edit("small.yaml", f"seed: {code}", "seed: 1")
 
 
 PROMOTION = ("zenml", "pipeline", "run", "pipelines.promotion.promotion_pipeline", "-c", "gate.yaml")

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import PIL
-import platformdirs
 import torch
 import torchvision
+
+from graft.places import cache_root
 
 # Rooms that present or orchestrate results and never compute a cached one.
 NOT_IN_DIGEST = {"cli", "inference", "integrations", "promotion", "reports"}
@@ -19,13 +20,12 @@ NOT_IN_DIGEST = {"cli", "inference", "integrations", "promotion", "reports"}
 
 def cache_path(kind: str, *key: str) -> Path:
     """The path of a cache entry below ``$GRAFT_CACHE`` or the user's cache folder; nothing is created."""
-    root = os.environ.get("GRAFT_CACHE") or platformdirs.user_cache_dir("graft")
     name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return Path(root) / kind / name
+    return cache_root() / kind / name
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by a complete new one, or leave it as it was; raises ``OSError``."""
+    """Replace a file by a complete new one, or leave it as it was; raises ``OSError`` with its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
@@ -37,9 +37,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # without it, a power failure could leave an empty file under the final name
         Path(name).replace(path)
-    except BaseException:
+    except OSError as error:  # writing itself, unlike opening, does not name the file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from graft.cache.packed import PackedBuffer, PackedTensors
 from graft.cache.tensor_store import CacheFullError, TensorStore
+from graft.places import describe_write_error
 
 logger = logging.getLogger(__name__)
 SEGMENT_BYTES = 32 * 2**20
@@ -76,7 +77,7 @@ class CacheWriter:
                 self.full, self._buffer = True, PackedBuffer()
                 logger.info("%s cached for %d images only: %s.", self.label, cached, error)
             else:
-                self.disable(error)
+                self.disable(_reason(error, self.store))
 
     def disable(self, reason: object, level: int = logging.WARNING) -> None:
         """Discard what was written and continue without a cache."""
@@ -96,6 +97,10 @@ class CacheWriter:
 
     def _flush_is_due(self) -> bool:
         return time.monotonic() - self._flushed_at > FLUSH_INTERVAL_S
+
+
+def _reason(error: OSError, store: TensorStore) -> str:
+    return str(error) if isinstance(error, CacheFullError) else describe_write_error(error, store.folder)
 
 
 W = TypeVar("W", bound=CacheWriter)
@@ -121,4 +126,4 @@ def fill_missing(writers: Iterable[W], compute: Callable[[list[W]], None]) -> No
                         writer.flush()
     except OSError as error:
         for writer in writers:
-            writer.disable(error)
+            writer.disable(_reason(error, writer.store))

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.errors import GraftError, printable
+from graft.errors import printable
+from graft.places import unwritable
 
 if TYPE_CHECKING:
     from graft.config.parameters import TrainingParameters
@@ -56,9 +57,11 @@ def positive_int(text: str) -> int:
 
 
 @contextmanager
-def write_errors() -> Iterator[None]:
-    """Raise ``GraftError`` for an output file that cannot be written."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise ``StorageError`` if the output ``path`` cannot be written; a half-written file is removed."""
     try:
         yield
     except OSError as error:
-        raise GraftError(f"{error.filename}: cannot be written ({error.strerror}); choose another path.") from error
+        if path.is_file():
+            path.unlink(missing_ok=True)
+        raise unwritable(error, error.filename or path) from error

@@ -44,9 +44,10 @@ def _check(options: argparse.Namespace) -> None:
     for note in (manifest.reading, *manifest.remarks):
         print(note)
     report = validate_images(manifest, data.validation, parameters.cross_validation.folds, data.bad_images)
-    with write_errors():
+    with write_errors(options.page):
         options.page.write_text(validation_page(report), encoding="utf-8")
-        if options.data_docs:
+    if options.data_docs:
+        with write_errors(options.data_docs):
             write_data_docs(report.raw, options.data_docs)
     for result in [*report.failed("quarantine"), *report.failed("warning")]:
         print(result.message)

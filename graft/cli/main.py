@@ -13,6 +13,8 @@ from graft import __version__
 from graft.cli import data, models, pipelines, training
 from graft.errors import GraftError, printable
 from graft.gc_tuning import exit_without_teardown, reduce_gc_frequency
+from graft.interrupts import Stopped, stoppable
+from graft.places import storage_error
 
 
 def console() -> NoReturn:
@@ -25,7 +27,10 @@ def console() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 if it failed, 2 if arguments or config are invalid."""
+    """Run a command; returns the exit code: 0, 1 if it failed, 2 if arguments or config are invalid.
+
+    After Ctrl-C it is 130, after SIGTERM 143.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -33,19 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # file names may have characters that the terminal cannot print
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
-        print(end="", flush=True)
+        with stoppable():
+            options.run(options)
+            print(end="", flush=True)
     except GraftError as error:
-        print("Error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and _can_flush():
+        return _report(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except Exception as error:  # any library may be the one that cannot write
+        if isinstance(error, OSError) and (isinstance(error, BrokenPipeError) or not _can_flush()):
+            return _abandon_output(error)
+        unwritable = storage_error(error)
+        if unwritable is None:
             raise
-        return _abandon_output(error)
-    except KeyboardInterrupt:
-        print("Stopped; run the same command again to continue.", file=sys.stderr)
-        return 130
+        return _report(unwritable)
     return 0
+
+
+def _report(error: GraftError) -> int:
+    print("Error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+    return error.exit_code
 
 
 def _can_flush() -> bool:

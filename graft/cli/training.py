@@ -42,6 +42,6 @@ def _find_lr(options: argparse.Namespace) -> None:
 
     result = find_lr(load_parameters(options), options.phase)
     key = f"training.{options.phase}.learning_rate"
-    with write_errors():
+    with write_errors(options.figure):
         options.figure.write_bytes(as_png(lr_finder_curve(result, key)))
     print(f"{key}: {result.suggestion:.1e}; the curve is {printable(options.figure)}.")

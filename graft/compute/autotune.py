@@ -18,6 +18,7 @@ from graft.cache.files import cache_path, write_atomically
 from graft.compute.devices import Compute
 from graft.compute.memory import retain_freed_memory
 from graft.config.training import ComputeConfig
+from graft.places import describe_write_error
 
 logger = logging.getLogger(__name__)
 MIN_BATCH, MAX_BATCH = 2, 16
@@ -141,4 +142,4 @@ def _save(path: Path, config: ComputeConfig) -> None:
     try:
         write_atomically(path, config.model_dump_json().encode())
     except OSError as error:
-        logger.warning("The fastest compute settings could not be cached (%s); the next run measures again.", error)
+        logger.warning("%s; the next run measures again which settings are fastest.", describe_write_error(error, path))

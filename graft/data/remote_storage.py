@@ -28,6 +28,7 @@ from graft.config.parameters import LimitsConfig
 from graft.data.deadline import call_within
 from graft.data.storage import MISSING, FileListing, StoredFile
 from graft.errors import DataError, error_summary, printable
+from graft.places import describe_write_error
 
 CONNECTIONS = 16
 LISTING_FACTOR = 20  # a listing of 1,000,000 files takes minutes
@@ -131,7 +132,7 @@ class RemoteStorage:
         try:
             write_atomically(path, json.dumps(stamps).encode())
         except OSError as error:
-            logger.warning("%s cannot be written (%s): every file will be fetched again", path, error.strerror)
+            logger.warning("%s; every file will be fetched again.", describe_write_error(error, path))
 
     def _is_current(self, file: StoredFile, stamps: dict[str, str]) -> bool:
         """Whether the mirror has the remote version of a file; never if the listing does not report changes."""

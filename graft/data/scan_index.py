@@ -13,6 +13,7 @@ import pandas as pd
 from graft.cache.files import cache_path, write_atomically
 from graft.config.parameters import LimitsConfig
 from graft.data import images, inspection, metadata
+from graft.places import describe_write_error
 
 logger = logging.getLogger(__name__)
 RACY_NS = 2_000_000_000  # some file systems give time stamps no finer than two seconds
@@ -56,7 +57,7 @@ class ScanIndex:
         try:
             write_atomically(self._path, content.getvalue())
         except OSError as error:
-            logger.warning("%s cannot be written (%s): the next scan reads every image", self._path, error.strerror)
+            logger.warning("%s; the next scan reads every image.", describe_write_error(error, self._path))
 
 
 def _nanoseconds(stamp: str) -> int:

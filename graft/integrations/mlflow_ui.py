@@ -13,7 +13,8 @@ HOST = "127.0.0.1"
 def server_command(uri: str, port: int) -> list[str]:
     """The command that serves the runs and models stored at ``uri``."""
     mlflow = [sys.executable, "-m", "mlflow", "server"]
-    return [*mlflow, "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    stores = ["--backend-store-uri", uri, "--registry-store-uri", uri]
+    return [*mlflow, *stores, "--host", HOST, "--port", str(port)]
 
 
 def serve(port: int) -> None:

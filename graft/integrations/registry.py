@@ -26,6 +26,7 @@ from zenml.metadata.metadata_types import MetadataType
 
 from graft.errors import RegistryError
 from graft.export.onnx_model import OnnxModel
+from graft.integrations.stack import connect_mlflow
 from graft.promotion.registration import Registration
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous_champion"
@@ -48,7 +49,7 @@ def register(model: OnnxModel, name: str, training_hashes: list[str]) -> Registr
 
     Needs an active MLflow run, which becomes the source of a new version.
     """
-    client, run = mlflow.MlflowClient(), mlflow.active_run()
+    client, run = connect_mlflow(), mlflow.active_run()
     assert run is not None
     existing = _version_by_hash(client, name, model.sha256)
     if existing is not None:  # show it among this run's models, although another run logged it

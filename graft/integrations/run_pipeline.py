@@ -13,7 +13,7 @@ import yaml
 from graft.config.yaml_file import read_yaml, with_overrides
 from graft.errors import GraftError
 from graft.gc_tuning import gc_paused
-from graft.integrations.stack import tracking_uri
+from graft.integrations.stack import connect_mlflow
 from graft.integrations.strict_pipeline import StrictPipeline, check_config
 
 
@@ -22,17 +22,17 @@ def run(name: Literal["training", "promotion"], config: Path, assignments: list[
 
     Raises ``ConfigError`` before anything has started, and the ``GraftError`` of a failed step.
     """
-    tracking_uri()
+    connect_mlflow()
     with gc_paused():
         pipeline = getattr(importlib.import_module(f"pipelines.{name}"), f"{name}_pipeline")
     assert isinstance(pipeline, StrictPipeline)
     content = with_overrides(read_yaml(config), assignments)
-    check_config(content, pipeline, str(config))
+    parameters = check_config(content, pipeline, str(config))
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(content, file, allow_unicode=True)
         file.flush()
         try:
-            pipeline.with_checked_options(config_path=file.name)()
+            pipeline.with_checked_options(parameters, config_path=file.name)()
         except click.ClickException as click_error:
             error = GraftError(click_error.message)
             error.exit_code = click_error.exit_code

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from uuid import UUID
 
+import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+from zenml.utils.env_utils import temporary_environment
 from zenml.utils.io_utils import get_global_config_directory
 
-from graft.errors import GraftError
+from graft.errors import GraftError, StorageError, printable
+from graft.integrations.user_errors import unreachable
 
 STACK = "graft"
 TRACKER = "graft_mlflow"
+UNITY_CATALOG = "databricks-uc"
+HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+logger = logging.getLogger(__name__)
 
 
 def set_up(repository: Path) -> None:
@@ -25,6 +36,7 @@ def set_up(repository: Path) -> None:
     Safe to call again, and from several processes at once.
     """
     folder = Path(get_global_config_directory())
+    check_folder_name(str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     # Two processes that create the databases at the same time would corrupt them.
     with FileLock(folder / "graft-setup.lock"):
@@ -36,11 +48,15 @@ def set_up(repository: Path) -> None:
         client.activate_root(repository)
         _create_stack(client)
         client.activate_stack(STACK)
-        MlflowClient(tracking_uri()).search_experiments(max_results=1)
+        connect_mlflow()
 
 
 def tracking_uri() -> str:
-    """Where MLflow stores runs and models; raises ``GraftError`` if the active stack has no MLflow tracker."""
+    """Where MLflow stores runs and models.
+
+    Raises ``GraftError`` if the active stack has no MLflow tracker, ``StorageError`` if ZenML's folder is unsuitable.
+    """
+    check_folder_name(get_global_config_directory())
     tracker = Client().active_stack.experiment_tracker
     if not isinstance(tracker, MLFlowExperimentTracker):
         raise GraftError(
@@ -51,12 +67,36 @@ def tracking_uri() -> str:
 
 
 def connect_mlflow() -> MlflowClient:
-    """A client of the active stack's MLflow, with its credentials."""
+    """A client of the active stack's MLflow, with its credentials; raises ``RegistryError`` if it does not answer.
+
+    Runs and models are in one place: an inherited ``MLFLOW_REGISTRY_URI`` is ignored with a warning.
+    """
     uri = tracking_uri()
     tracker = Client().active_stack.experiment_tracker
     assert isinstance(tracker, MLFlowExperimentTracker)
     tracker.configure_mlflow()
-    return MlflowClient(uri)
+    registry_uri = UNITY_CATALOG if tracker.config.enable_unity_catalog else uri
+    inherited = os.environ.get("MLFLOW_REGISTRY_URI", registry_uri)
+    if inherited != registry_uri:
+        logger.warning("MLFLOW_REGISTRY_URI (%s) is ignored: models are registered where runs are stored.", inherited)
+    mlflow.set_registry_uri(registry_uri)
+    client = MlflowClient(uri, registry_uri)
+    retries = os.environ.get(HTTP_RETRIES, "1")  # MLflow's default would take four minutes
+    try:
+        with temporary_environment({HTTP_RETRIES: retries}):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise unreachable(error) from error
+    return client
+
+
+def check_folder_name(folder: str) -> None:
+    """Raise ``StorageError`` if the name of ZenML's folder would be another one as a part of an address."""
+    if url2pathname(urlsplit(f"file:{folder}").path) != folder:
+        raise StorageError(
+            f"{printable(folder)}: cannot be ZenML's folder, because ZenML and MLflow read %, ? or # in its name as "
+            f"parts of an address; set ZENML_CONFIG_PATH to another folder."
+        )
 
 
 def _create_stack(client: Client) -> None:

@@ -22,7 +22,10 @@ from graft.config.strict_model import StrictModel
 from graft.config.yaml_file import parse_parameters, read_yaml, validation_message
 from graft.errors import ConfigError, GraftError, did_you_mean
 from graft.integrations.logging_setup import install_step_error_filter
-from graft.integrations.stack import tracking_uri
+from graft.integrations.run_process import tagged_runs
+from graft.integrations.stack import connect_mlflow
+from graft.integrations.user_errors import user_error
+from graft.interrupts import Stopped, stoppable
 from graft.models.model_checks import check_model_config
 from graft.training.config_checks import check_training_config
 
@@ -42,6 +45,7 @@ class StrictPipeline(Pipeline):
     """
 
     parameters_type: type[StrictModel]
+    parameters: StrictModel | None = None  # those of the checked config
 
     def step_names(self, parameters: StrictModel) -> list[str]:
         """The names of the steps with these parameters: the keys allowed under ``steps:`` of a config."""
@@ -53,18 +57,19 @@ class StrictPipeline(Pipeline):
         """Check the file ``config_path``, then configure the pipeline as ZenML does; raises ``CommandError``."""
         path = kwargs.get("config_path")
         try:
-            tracking_uri()
+            connect_mlflow()
             if path is None:
                 raise ConfigError(f"{self.name} needs a config file: -c configs/<file>.yaml.")
-            check_config(read_yaml(Path(path)), self, str(path))
+            parameters = check_config(read_yaml(Path(path)), self, str(path))
         except GraftError as error:
             raise CommandError(error) from None
-        return self.with_checked_options(*args, **kwargs)
+        return self.with_checked_options(parameters, *args, **kwargs)
 
-    def with_checked_options(self, *args: Any, **kwargs: Any) -> StrictPipeline:  # noqa: ANN401
-        """Configure the pipeline as ZenML does, with a config that ``check_config`` has accepted."""
+    def with_checked_options(self, parameters: StrictModel, *args: Any, **kwargs: Any) -> StrictPipeline:  # noqa: ANN401
+        """Configure the pipeline as ZenML does, with a config whose parameters ``check_config`` returned."""
         configured = super().with_options(*args, **kwargs)
         assert isinstance(configured, StrictPipeline)
+        configured.parameters = parameters
         return configured
 
     def _parse_config_file(self, config_path: str | None, matcher: list[str]) -> dict[str, Any]:
@@ -75,15 +80,24 @@ class StrictPipeline(Pipeline):
         return options
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Run the pipeline; raises ``CommandError`` if a ``GraftError`` caused the failure."""
+        """Run the pipeline; raises ``CommandError`` if the failure has a cause that the user can remove.
+
+        After Ctrl-C or SIGTERM it raises ``Stopped``, in ``zenml pipeline run`` ``SystemExit``.
+        """
         install_step_error_filter()
         try:
-            return super().__call__(*args, **kwargs)
-        except Exception as error:
-            user_error = next((cause for cause in _error_chain(error) if isinstance(cause, GraftError)), None)
-            if user_error is None:
+            with stoppable(), tagged_runs(self.parameters):
+                return super().__call__(*args, **kwargs)
+        except Stopped as stopped:
+            if click.get_current_context(silent=True) is None:
                 raise
-            raise CommandError(user_error) from None
+            click.echo(stopped, err=True)
+            raise SystemExit(stopped.exit_code) from None  # click itself would exit with 1
+        except Exception as error:
+            known = user_error(error)
+            if known is None:
+                raise
+            raise CommandError(known) from None
 
 
 def strict_pipeline(parameters_type: type[StrictModel]) -> Callable[[Callable[..., None]], StrictPipeline]:
@@ -171,12 +185,3 @@ def _check_keys(mapping: object, allowed: list[str], source: str, section: str) 
         if key not in allowed:
             path = f"{section}.{key}".lstrip(".")
             raise ConfigError(f"{source}: unknown key {path!r}; {did_you_mean(allowed, str(key))}")
-
-
-def _error_chain(error: BaseException | None) -> list[BaseException]:
-    """An error and its causes, outermost first."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from zenml.client import Client
+from zenml.utils.io_utils import get_global_config_directory
 
 import materializers  # noqa: F401
 from graft.errors import RegistryError
 from graft.evaluation.metrics import Predictions
+from graft.integrations.stack import check_folder_name
 from graft.promotion.registration import Registration
 from graft.training.cross_validation import CrossValidation
 from graft.training.plan import TrainingPlan
@@ -16,6 +18,7 @@ PIPELINE = "training_pipeline"
 
 def summary() -> str:
     """A few lines on the latest completed training run; raises ``RegistryError`` if there is none."""
+    check_folder_name(get_global_config_directory())
     runs = Client().list_pipeline_runs(pipeline=PIPELINE, status="completed", sort_by="desc:created", size=1).items
     if not runs:
         raise RegistryError("no training run has finished yet; run `make demo` or `graft run CONFIG`.")

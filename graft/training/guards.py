@@ -11,6 +11,7 @@ from torch import Tensor
 from graft.cache.files import cache_path, write_atomically
 from graft.errors import PhaseError, TrainingError, printable
 from graft.evaluation.metrics import Predictions
+from graft.places import describe_write_error
 from graft.training.history import EpochMetrics, Phase
 
 CHANCE_AUROC = 0.6  # chance is 0.5; the rest allows for few validation images
@@ -75,7 +76,7 @@ def non_finite_loss_error(loss: float, phase: Phase, epoch: int, paths: list[str
         write_atomically(list_path, "\n".join(map(printable, paths)).encode())
         batch += f" (all in {list_path})"
     except OSError as error:
-        batch += f" (the list cannot be written to {list_path}: {error.strerror})"
+        batch += f" ({describe_write_error(error, list_path)})"
     return PhaseError(
         f"the loss is {loss} in epoch {epoch + 1} of {phase.name}, in a batch with {batch}; lower "
         f"{phase.config_section}.learning_rate, or check these images."

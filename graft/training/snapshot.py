@@ -23,6 +23,7 @@ from graft.evaluation.evaluate import label_predictions
 from graft.evaluation.metrics import Predictions
 from graft.features.loaders import TrainingImages
 from graft.models.freezing import FrozenDigest
+from graft.places import describe_write_error
 from graft.training.history import EpochMetrics
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class SnapshotFile:
         try:
             write_atomically(self.path, save(snapshot.tensors, {METADATA_KEY: json.dumps(metadata)}))
         except OSError as error:
-            logger.warning("%s cannot be written (%s); a killed run would start over.", self.path, error.strerror)
+            logger.warning("%s; a killed run would start over.", describe_write_error(error, self.path))
 
     def remove_expired_snapshots(self) -> None:
         """Remove snapshots of other trainings: finished ones after a day, unfinished ones after 30 days."""
