@@ -111,7 +111,7 @@ class WarmUpConfig(StrictModel):
     """Training the head on a frozen backbone."""
 
     epochs: PositiveInt = 12
-    learning_rate: LearningRate = 4e-3
+    learning_rate: LearningRate = 1e-3
 
 
 class LoraConfig(StrictModel):
