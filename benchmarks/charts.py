@@ -14,13 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from graft.reports.figures import GREEN, INK, QUIET, as_png, style_axes
+from accuracy_report import SEARCHED, Row
+from bootstrap import interval
+from graft.reports.figures import GREEN, INK, ORANGE, QUIET, as_png, style_axes
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Draw both figures."""
+    """Draw the figure."""
     (DOCS / "benchmarks.png").write_bytes(as_png(benchmarks()))
 
 
@@ -45,6 +47,37 @@ def benchmarks() -> Figure:
     right.xaxis.set_major_formatter("{x:,.0f}")
     right.legend(frameon=False, fontsize=8)
     style_axes(right, "The whole pipeline, head only")
+    return figure
+
+
+def accuracy_differences(rows: list[Row]) -> Figure:
+    """Graft's accuracy minus that of each trainer, one chart for each, with 95 % intervals.
+
+    Green if the interval is above 0, orange if it is below; hollow with searched learning rates.
+    """
+    names = list(dict.fromkeys(row.data for row in rows))
+    trainers = list(dict.fromkeys(row.trainer.removesuffix(SEARCHED) for row in rows))
+    figure = Figure(figsize=(max(6.4, 2.3 * len(trainers)), 1.3 + 0.3 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(trainers), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, trainer in zip(panels, trainers, strict=True):
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for row in rows:
+            if row.trainer.removesuffix(SEARCHED) == trainer:
+                searched = row.trainer.endswith(SEARCHED)
+                low, high = interval(100 * row.replicates)
+                colour = GREEN if low > 0 else ORANGE if high < 0 else QUIET
+                axes.errorbar(
+                    100 * row.difference, names.index(row.data) + 0.25 * searched,
+                    xerr=[[100 * row.difference - low], [high - 100 * row.difference]], color=colour, marker="o",
+                    markersize=5, markerfacecolor="white" if searched else colour, linewidth=1.5,
+                )  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        style_axes(axes, trainer)
+    panels[0].set_ylim(len(names) - 0.4, -0.5)
+    figure.supxlabel(
+        "Graft's accuracy on the holdout minus that of each trainer, in points (95 % intervals)", fontsize=9
+    )
     return figure
 
 
