@@ -7,10 +7,11 @@ import mlflow
 from graft.config.training import TrainingConfig
 from graft.data.splits import Folds
 from graft.integrations.step_caching import cached_step
-from graft.integrations.tracking import COMPLETE, FAILURE, STATUS, TRACKED_NESTED, log_epoch
+from graft.integrations.tracking import COMPLETE, FAILURE, STATUS, TRACKED_NESTED, log_epoch, log_missing_history
 from graft.models.weights import FingerprintedModel
 from graft.training.cross_validation import drop_candidates
 from graft.training.folds import FoldResult, cross_validate_fold
+from graft.training.history import FINE_TUNE
 from graft.training.plan import TrainingPlan
 
 
@@ -32,6 +33,7 @@ def train_fold(
         plan = drop_candidates(plan, first)
     result = cross_validate_fold(folds, fold, model.config, training, plan, seed=seed, on_epoch_end=log_epoch)
     mlflow.log_metrics(result.to_metrics())
+    log_missing_history(FINE_TUNE, result.fine_tuning_history)
     if failures := [f"{each.name}: {each.failure}" for each in result.candidates if each.failure]:
         mlflow.set_tag(FAILURE, "; ".join(failures))
     mlflow.set_tag(STATUS, COMPLETE)

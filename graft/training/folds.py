@@ -55,10 +55,21 @@ class FoldResult:
         epochs = max(logits, default=None) if epochs is None else epochs
         return Predictions(self.paths, self.labels, logits[epochs], self.classes) if epochs in logits else None
 
+    def last_predictions(self) -> dict[str, Predictions]:
+        """The predictions of each candidate that did not fail, after all its epochs, by its name."""
+        results = {candidate.name: self.predictions(candidate.name) for candidate in self.candidates}
+        return {name: predictions for name, predictions in results.items() if predictions}
+
+    @property
+    def fine_tuning_history(self) -> list[EpochMetrics]:
+        """The history of the fine-tuned candidate of the lowest log loss; empty if there is none."""
+        losses = {name: predictions.loss for name, predictions in self.last_predictions().items()}
+        tuned = [candidate for candidate in self.candidates[1:] if candidate.name in losses]
+        return min(tuned, key=lambda candidate: losses[candidate.name]).history if tuned else []
+
     def to_metrics(self) -> dict[str, float]:
         """The fold's metrics by their names in MLflow; ``fold/accuracy`` is that of the best candidate."""
-        results = {candidate.name: self.predictions(candidate.name) for candidate in self.candidates}
-        tested = {name: predictions for name, predictions in results.items() if predictions}
+        tested = self.last_predictions()
         best = min(tested.values(), key=lambda predictions: predictions.loss)
         return {
             "fold/accuracy": best.accuracy,
@@ -97,8 +108,9 @@ def cross_validate_fold(
 
     untrained = TrainResult(build_model(model, len(dataset.classes), seed))
     warm, head_only = run(HEAD_ONLY.name, untrained, Phase.warm_up(training.warm_up))
+    is_race = len(plan.candidates) > 2
     tuned = [
-        run(candidate.name, warm, replace(candidate.phase, candidate=candidate.name))[1]
+        run(candidate.name, warm, replace(candidate.phase, candidate=candidate.name if is_race else ""))[1]
         for candidate in plan.candidates[1:]
     ]
     labels = np.array([dataset.classes.index(label) for label in test_records["label"]])
