@@ -61,7 +61,8 @@ def prepared(workspace: Workspace) -> Workspace:
     parameters = content["parameters"]
     parameters["data"]["root"] = "digits"
     parameters["training"]["warm_up"]["epochs"] = 2
-    parameters["training"]["fine_tune"]["epochs"] = 2
+    parameters["training"]["strategy"] = "last_stages"
+    parameters["training"]["fine_tune"] |= {"epochs": 2, "unfrozen_stages": 2}
     parameters["cross_validation"] = {"folds": 2}
     parameters["seed"] = 0
     parameters["export"] = {"parity_images": 4}

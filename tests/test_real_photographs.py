@@ -85,6 +85,7 @@ def test_pipeline_on_ants_and_bees_is_accurate_despite_planted_faults(
     workspace.run(
         "graft", "run", "configs/photos.yaml",
         "--set", f"data.root={photographs}", "--set", f"model.weights={weights}",
+        "--set", "cross_validation.folds=3", "--set", "training.fine_tune.epochs=4", "--set", "training.cache.views=2",
     )  # fmt: skip
     output = workspace.python("""
 import json
@@ -111,7 +112,10 @@ print(json.dumps(run.data.metrics | {"uri": latest.steps["export_onnx"].outputs[
 def test_default_fine_tuning_does_not_forget_far_tasks(real_data: Path, dataset: str, fold: int) -> None:
     """Folds in which batch norms that learned their statistics from few images once lost half of the accuracy."""
     weights = real_data / "weights" / "mobilenet_v2_imagenet1k_bn.safetensors"
-    overrides = [f"data.root={real_data / 'data' / dataset}", f"model.weights={weights}"]
+    overrides = [
+        f"data.root={real_data / 'data' / dataset}", f"model.weights={weights}", "training.strategy=last_stages",
+        "training.fine_tune.unfrozen_stages=8", "training.fine_tune.epochs=4", "training.cache.views=2",
+    ]  # fmt: skip
     parameters = training_parameters(REPOSITORY / "configs" / "photos.yaml", overrides)
     split, model = prepare_standalone(parameters)
     plan = make_plan(split, model, parameters.training, parameters.seed)
