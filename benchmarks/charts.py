@@ -53,12 +53,13 @@ def benchmarks() -> Figure:
 def accuracy_differences(rows: list[Row]) -> Figure:
     """Graft's accuracy minus that of each trainer, one chart for each, with 95 % intervals.
 
-    Green if the interval is above 0, orange if it is below; hollow with searched learning rates.
+    Green if the interval is above 0, orange if it is below; hollow with searched learning rates. The scales differ: one
+    trainer that is far behind would hide the differences to the others.
     """
     names = list(dict.fromkeys(row.data for row in rows))
     trainers = list(dict.fromkeys(row.trainer.removesuffix(SEARCHED) for row in rows))
     figure = Figure(figsize=(max(6.4, 2.3 * len(trainers)), 1.3 + 0.3 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(trainers), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(trainers), sharey=True, squeeze=False)[0]
     for axes, trainer in zip(panels, trainers, strict=True):
         axes.axvline(0, color=QUIET, linewidth=1)
         for row in rows:
@@ -75,9 +76,12 @@ def accuracy_differences(rows: list[Row]) -> Figure:
         axes.tick_params(axis="y", length=0)
         style_axes(axes, trainer)
     panels[0].set_ylim(len(names) - 0.4, -0.5)
-    figure.supxlabel(
-        "Graft's accuracy on the holdout minus that of each trainer, in points (95 % intervals)", fontsize=9
+    caption = (
+        "Graft's accuracy minus that of each trainer, in points, with 95 % intervals (each chart has its own scale)"
     )
+    if any(row.trainer.endswith(SEARCHED) for row in rows):
+        caption += "; hollow: with searched learning rates"
+    figure.supxlabel(caption, fontsize=9)
     return figure
 
 
