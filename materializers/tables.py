@@ -43,10 +43,9 @@ class ManifestMaterializer(FolderMaterializer):
         return {"images": len(data.table), "classes": len(data.classes), "fingerprint": data.fingerprint}
 
     def compute_content_hash(self, data: Manifest) -> str:
-        """Hash everything except the folder's path."""
+        """Hash everything except the folder's path and the sentences about it."""
         tables = (data.table, data.skipped)
-        texts = [data.empty_classes, data.reading, data.remarks]
-        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical_json(texts))
+        return digest(*(table.to_csv(index=False).encode() for table in tables), canonical_json(data.empty_classes))
 
 
 class PartitionMaterializer(FolderMaterializer):

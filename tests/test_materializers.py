@@ -53,6 +53,7 @@ def test_manifest_is_loaded_as_saved(validated: tuple[Manifest, ValidationReport
     pd.testing.assert_frame_equal(loaded.table, manifest.table)
     pd.testing.assert_frame_equal(loaded.skipped, manifest.skipped)
     assert (loaded.root, loaded.empty_classes) == (manifest.root, manifest.empty_classes)
+    assert (loaded.reading, loaded.remarks) == (manifest.reading, manifest.remarks)
     assert materializer.compute_content_hash(loaded) == materializer.compute_content_hash(manifest)
     moved = replace(manifest, root="/elsewhere")
     assert materializer.compute_content_hash(moved) == materializer.compute_content_hash(manifest)
