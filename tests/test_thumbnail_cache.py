@@ -26,7 +26,7 @@ def load(manifest: Manifest) -> np.ndarray:
     """The thumbnail of each image."""
     pixels, positions = ThumbnailCache(manifest.root).load(manifest.folder(), manifest.table)
     assert (positions >= 0).all()
-    return pixels[positions]
+    return np.asarray(pixels[positions])
 
 
 def expected(manifest: Manifest) -> np.ndarray:
