@@ -17,7 +17,7 @@ from graft.data.duplicates import MAX_CANDIDATES, cluster_duplicates
 from graft.data.images import decode
 from graft.data.inspection import DRAFT_PX, THUMBNAIL_PX, grey_thumbnail
 from graft.data.registration import same_photograph
-from graft.data.view_hashes import HASH_BITS, near_pairs
+from graft.data.view_hashes import HASH_BITS, WINDOWS, compute_views, near_pairs
 
 BITS = 8
 Edit = Callable[[Image.Image], Image.Image]
@@ -74,7 +74,7 @@ EDITS: dict[str, Edit] = {
     "mirrored": ImageOps.mirror,
     "white border": lambda image: ImageOps.expand(image, 12, "white"),
     "black border": lambda image: ImageOps.expand(image, 20, "black"),
-    "mirrored and cropped": lambda image: crop(0.05, 0, 0, 0.05)(ImageOps.mirror(image)),
+    "mirrored and resized": lambda image: ImageOps.mirror(image).resize((200, 160)),
 }
 
 
@@ -144,6 +144,16 @@ def test_images_of_one_file_are_one_cluster_and_images_without_thumbnail_are_alo
     result = cluster_duplicates(pixels, np.array([0, 1, 0, -1, -1]), pd.Series(list("abbab")), BITS).tolist()
     assert result[0] == result[2]
     assert len(set(result)) == 4
+
+
+def test_images_without_frame_are_hashed() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.uint8)
+    views = compute_views(pixels, np.arange(3))
+    assert not views.framed.any()
+    assert len(views.hashes) == 3 * (len(WINDOWS) + 1)
+    whole = views.hashes[(views.window == 0) & ~views.mirrored]
+    mirrored = compute_views(pixels[:, :, ::-1], np.arange(3))
+    assert (mirrored.hashes[(mirrored.window == 0) & mirrored.mirrored] == whole).all()
 
 
 def test_no_image_has_no_cluster() -> None:

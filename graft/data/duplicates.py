@@ -60,7 +60,7 @@ def _propose(views: Views, max_bits: int) -> np.ndarray:
     position = np.zeros(len(views.hashes), dtype=np.int64)
     position[members] = np.arange(len(members)) - np.repeat(first, sizes) + 1
     pending = [np.empty((0, 3), dtype=np.int64)]
-    for queries, bits in ((np.flatnonzero(whole), max_bits), (np.flatnonzero(~whole), max_bits * 5 // 8)):
+    for queries, bits in ((np.flatnonzero(whole), max_bits), (np.flatnonzero(~whole), max_bits * 3 // 4)):
         for query, near, distance in near_pairs(views.hashes[queries], hashes, bits):
             source = queries[query]
             begin = np.where(views.hashes[source] == hashes[near], position[source], 0)
@@ -108,9 +108,7 @@ def _compare(pixels: np.ndarray, rows: np.ndarray, classes: np.ndarray, left: Vi
     """Whether both views of each pair show the same photograph."""
     source, target = (_thumbnails(pixels, rows, views) for views in (left, right))
     strictness = np.where(classes[left.image] == classes[right.image], 1, CLASS_STRICTNESS)
-    windows = WINDOWS[left.window]
-    windows[:, 2] *= np.where(left.mirrored, -1, 1)
-    return same_photograph(source, target, windows, strictness)
+    return same_photograph(source, target, WINDOWS[left.window], strictness)
 
 
 def _thumbnails(pixels: np.ndarray, rows: np.ndarray, views: Views) -> np.ndarray:

@@ -20,17 +20,17 @@ import numpy as np
 SIDE = 64  # px of a thumbnail
 IDENTITY = np.array([1, 1, 0, 0], dtype=np.float32)
 MIN_WINDOW, MAX_WINDOW = 0.8, 1.01  # sides of a window as fractions; above 1 for rounding
-ITERATIONS = 8
+ITERATIONS = 5
 MAX_STEP = 0.05  # of half a side, per iteration
 EDGE_PX = 5  # ignored in a crop, where blurring mixes in what is outside the window
 TONE_KNOTS = 6
 MAX_CONTRAST_RATIO = 2.0  # of the relative contrasts of two tones
 WHITE = 248  # grey level; what is white in only one image may be cut off by brightening
 MIN_VISIBLE = 0.3  # fraction of the pixels that are not cut off
-MIN_EXTENT = 7.0  # blocks of detail: any straight stroke is a window of any other
+MIN_EXTENT, SMALL_EXTENT_STRICTNESS = 7.0, 32.0  # blocks with detail: one straight stroke is like any other
 NOISE = 0.1  # squared grey levels, of rounding
 # Before the models are fitted: correlations of detail, and a difference of mean grey levels.
-MIN_COARSE_CORRELATION, MIN_DETAIL_CORRELATION, MAX_OFFSET = 0.5, 0.85, 2
+MIN_COARSE_CORRELATION, MIN_DETAIL_CORRELATION, MAX_OFFSET = 0.5, 0.85, 1
 MAX_ERROR, MAX_ERROR_BEFORE_REFINING = 0.08, 0.4  # mean squared error of a model, divided by the energy of the detail
 
 
@@ -43,14 +43,14 @@ def same_photograph(source: np.ndarray, target: np.ndarray, windows: np.ndarray,
     error.
     """
     source, target = source.astype(np.float32), target.astype(np.float32)
-    small_source, small_target = _blur(warp(_half(source), windows), 1.5), _blur(_half(target), 1.5)
+    small_source, small_target = _blur(warp(halve(source), windows), 1.5), _blur(halve(target), 1.5)
     detail = _detail(small_target, 4.0)
     similar = _correlation(_detail(small_source, 4.0), detail) >= MIN_COARSE_CORRELATION
     offset = (small_source - small_target).mean(axis=(1, 2))
     accepted = np.zeros(len(source), dtype=bool)
     for model_error, candidates in (
         (_tone_error, similar & (windows == IDENTITY).all(axis=1)),
-        (_crop_error, similar & (np.abs(offset) <= MAX_OFFSET + np.sqrt(_energy(detail)))),
+        (_crop_error, similar & (np.abs(offset) <= MAX_OFFSET + 0.5 * np.sqrt(_energy(detail)))),
     ):
         chosen = np.flatnonzero(candidates & ~accepted)
         if len(chosen):
@@ -65,6 +65,12 @@ def warp(images: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return np.asarray(rows @ images @ columns.transpose(0, 2, 1))
 
 
+def halve(images: np.ndarray) -> np.ndarray:
+    """The images at half their size: float32 ``[n, side / 2, side / 2]``."""
+    rows = images[:, ::2] + images[:, 1::2]
+    return np.asarray((rows[:, :, ::2] + rows[:, :, 1::2]) / 4)
+
+
 def _tone_error(source: np.ndarray, target: np.ndarray, windows: np.ndarray) -> np.ndarray:  # noqa: ARG001
     """The error if the grey levels of each target were a function of those of its source, pixel by pixel: ``[n]``."""
     cut_off = (np.minimum(source, target) < WHITE) & (np.maximum(source, target) >= WHITE)
@@ -74,24 +80,29 @@ def _tone_error(source: np.ndarray, target: np.ndarray, windows: np.ndarray) -> 
     ratio = _contrast(target) / _contrast(source)
     plausible = _correlation(_detail(source, 4.0), detail) >= MIN_DETAIL_CORRELATION
     plausible &= (ratio <= MAX_CONTRAST_RATIO) & (ratio >= 1 / MAX_CONTRAST_RATIO)
-    error = np.full(len(source), np.inf)
+    error, doubt = np.full(len(source), np.inf), np.where(_extent(detail) >= MIN_EXTENT, 1, SMALL_EXTENT_STRICTNESS)
     chosen = np.flatnonzero(plausible)
     if len(chosen):
-        source, target, detail, visible = (values[chosen] for values in (source, target, detail, visible))
-        everywhere = _fit_tone(source, target, detail, np.ones_like(visible))
-        where_visible = _fit_tone(source, target, detail, visible)
-        enough = visible.mean(axis=(1, 2)) >= MIN_VISIBLE
-        error[chosen] = np.where(enough, np.minimum(everywhere, where_visible), everywhere)
-    return error
+        source, target, detail, visible = (
+            values[chosen, ::2, ::2]  # the images are blurred
+            for values in (source, target, detail, visible)
+        )
+        error[chosen] = _fit_tone(source, target, detail, np.ones_like(visible))
+        share = visible.mean(axis=(1, 2))
+        again = np.flatnonzero((share < 1) & (share >= MIN_VISIBLE))
+        if len(again):
+            repeated = _fit_tone(*(values[again] for values in (source, target, detail, visible)))
+            error[chosen[again]] = np.minimum(error[chosen[again]], repeated)
+    return error * doubt
 
 
 def _crop_error(source: np.ndarray, target: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """The error if each target were the best window of its source near the given one: ``[n]``."""
-    small_source, small_target = _half(source), _half(target)
+    small_source, small_target = halve(source), halve(target)
     for fine, coarse in ((1.5, 4.0), (0.7, 2.0)):
         windows = _align(small_source, small_target, fine, coarse, windows)
     error = _window_error(source, target, windows)
-    chosen = np.flatnonzero(error <= MAX_ERROR_BEFORE_REFINING)
+    chosen = np.flatnonzero((error > 0.5 * MAX_ERROR) & (error <= MAX_ERROR_BEFORE_REFINING))
     if len(chosen):
         source, target = source[chosen], target[chosen]
         error[chosen] = _window_error(source, target, _align(source, target, 1.0, 4.0, windows[chosen]))
@@ -127,9 +138,8 @@ def _align(source: np.ndarray, target: np.ndarray, fine: float, coarse: float, w
     solver = np.linalg.solve(hessian + np.eye(4, dtype=np.float32) * damping[:, None, None], jacobian)
     best, best_error = windows, np.full(count, np.inf)
     for _ in range(ITERATIONS + 1):
-        error = (_normalized(_detail(_blur(warp(source, windows), fine), coarse)) - target)[:, inside, inside].reshape(
-            count, -1, 1
-        )
+        detail = _normalized(_detail(_blur(warp(source, windows), fine), coarse))
+        error = (detail - target)[:, inside, inside].reshape(count, -1, 1)
         squared = (error[..., 0] ** 2).sum(axis=1)
         best = np.where((squared < best_error)[:, None], windows, best)
         best_error = np.minimum(squared, best_error)
@@ -187,11 +197,6 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _normalized(images: np.ndarray) -> np.ndarray:
     centred = images - images.mean(axis=(1, 2), keepdims=True)
     return np.asarray(centred / (np.sqrt((centred**2).mean(axis=(1, 2), keepdims=True)) + 1e-2))
-
-
-def _half(images: np.ndarray) -> np.ndarray:
-    count, side, _ = images.shape
-    return np.asarray(images.reshape(count, side // 2, 2, side // 2, 2).mean(axis=(2, 4), dtype=np.float32))
 
 
 def _grid(side: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Perceptual hashes of whole images, of images without their frame, and of windows; and which of them are near.
 
+A hash is the signs of the lowest frequencies of the cosine transform. What is about 0, as most frequencies of stripes,
+counts as negative.
+
 Two 64-bit hashes that differ in at most d bits agree in at least one of d + 1 bands of bits (the pigeonhole principle),
 so only hashes with an equal band are compared: Norouzi et al., "Fast search in Hamming space with multi-index hashing",
 2012.
@@ -14,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.fft import dct
 
-from graft.data.registration import IDENTITY, SIDE, interpolation, warp
+from graft.data.registration import IDENTITY, SIDE, halve, interpolation, warp
 
 HASH_BITS = 64
 FREQUENCIES = 8
@@ -58,9 +61,8 @@ def compute_views(pixels: np.ndarray, rows: np.ndarray) -> Views:
         thumbnails = pixels[rows[start : start + BLOCK_IMAGES]]
         images = start + np.arange(len(thumbnails))
         framed = (frames(thumbnails) != IDENTITY).any(axis=1)
-        values = thumbnails.astype(np.float32)
-        blocks += [_views(images, values, number, framed=False) for number in range(len(WINDOWS))]
-        blocks.append(_views(images[framed], remove_frames(thumbnails[framed]), 0, framed=True))
+        blocks.append(_views(images, thumbnails.astype(np.float32), len(WINDOWS), framed=False))
+        blocks.append(_views(images[framed], remove_frames(thumbnails[framed]), 1, framed=True))
     if not blocks:
         return Views(*(np.empty(0, dtype) for dtype in (np.int64, np.int64, bool, bool, np.uint64)))
     return Views(*(np.concatenate(parts) for parts in zip(*(vars(block).values() for block in blocks), strict=True)))
@@ -91,58 +93,57 @@ def near_pairs(
     """Positions of queries and of hashes at most ``max_bits`` apart, and their distance; a pair may be repeated."""
     for low, high in _bands(max_bits + 1):
         shift, mask = np.uint64(low), np.uint64((1 << (high - low)) - 1)
-        keys = (hashes >> shift) & mask
-        order = np.argsort(keys, kind="stable")
-        wanted = (queries >> shift) & mask
-        first, last = (np.searchsorted(keys[order], wanted, side) for side in ("left", "right"))
+        keys, query_keys = (hashes >> shift) & mask, (queries >> shift) & mask
+        order, query_order = np.argsort(keys, kind="stable"), np.argsort(query_keys, kind="stable")
+        # In the order of their keys, what is compared lies together in memory.
+        keys, query_keys = keys[order], query_keys[query_order]
+        first, last = (np.searchsorted(keys, query_keys, side) for side in ("left", "right"))
+        sorted_hashes, sorted_queries = hashes[order], queries[query_order]
         counts = last - first
         ends = np.cumsum(counts)
         start = 0
         while start < len(queries):
             before = ends[start] - counts[start]
             stop = max(start + 1, int(np.searchsorted(ends, before + BLOCK_HASHES, "right")))
-            left = np.repeat(np.arange(start, stop), counts[start:stop])
-            right = order[
-                np.arange(len(left))
-                + np.repeat(first[start:stop] - (ends - counts)[start:stop], counts[start:stop])
-                + before
-            ]
-            bits = np.bitwise_count(queries[left] ^ hashes[right])
-            near = bits <= max_bits
-            yield left[near], right[near], bits[near]
+            block = counts[start:stop]
+            offset = np.repeat(first[start:stop] - (ends[start:stop] - block - before), block)
+            right = np.arange(len(offset)) + offset
+            bits = np.bitwise_count(np.repeat(sorted_queries[start:stop], block) ^ sorted_hashes[right])
+            near = np.flatnonzero(bits <= max_bits)
+            left = start + np.searchsorted(ends[start:stop] - before, near, "right")
+            yield query_order[left], order[right[near]], bits[near]
             start = stop
 
 
-def _views(images: np.ndarray, values: np.ndarray, window: int, *, framed: bool) -> Views:
-    """One view of each image and its mirror image; ``values`` are float32 ``[n, 64, 64]``."""
-    count = len(images)
-    scale, shift = WINDOWS[window, :2], WINDOWS[window, 2:]
-    columns, rows = (
-        _cosines() @ interpolation(SIDE, scale[axis : axis + 1], shift[axis : axis + 1])[0] for axis in (0, 1)
-    )
-    coefficients = rows @ values @ columns.T
-    sign = np.where(np.arange(FREQUENCIES) % 2, -1, 1)  # of a mirrored cosine
-    hashes = np.concatenate([_hashes(coefficients), _hashes(coefficients * sign)])
-    return Views(
-        np.tile(images, 2),
-        np.full(2 * count, window),
-        np.full(2 * count, framed),
-        np.repeat([False, True], count),
-        hashes,
-    )
+def _views(images: np.ndarray, values: np.ndarray, windows: int, *, framed: bool) -> Views:
+    """The first ``windows`` views of each image, then its mirror image; ``values`` are float32 ``[n, 64, 64]``."""
+    intervals = [np.unique(WINDOWS[:windows, axis::2], axis=0, return_inverse=True) for axis in (0, 1)]
+    (columns, column), (rows, row) = ((_cosines(parts), which) for parts, which in intervals)
+    count, low = len(images), FREQUENCIES
+    shape = (count, len(rows) // low, low, len(columns) // low, low)
+    spectra = (rows @ halve(values) @ columns.T).reshape(shape)
+    coefficients = spectra[:, row, :, column]  # [windows, count, 8, 8]
+    coefficients[:, :, 0, 0] = 0  # the mean grey level
+    noise = NOISE * np.abs(coefficients).sum(axis=(2, 3), keepdims=True) / HASH_BITS
+    sign = np.where(np.arange(low) % 2, -1, 1)  # of a mirrored cosine
+    mirror_image = coefficients[:1] * sign > noise[:1]
+    hashes = _pack(np.concatenate([coefficients > noise, mirror_image]))
+    window, mirrored = np.arange(windows + 1)[:, None] % windows, np.arange(windows + 1)[:, None] == windows
+    grids = np.broadcast_arrays(images, window, framed, mirrored, hashes)
+    return Views(*(grid.ravel() for grid in grids))
 
 
-def _hashes(coefficients: np.ndarray) -> np.ndarray:
-    """Which low frequencies are above their median, as ``imagehash.phash``, by more than noise: uint64 ``[n]``."""
-    flat = coefficients.reshape(len(coefficients), HASH_BITS)
-    median = np.median(flat, axis=1, keepdims=True)
-    bits = flat - median > NOISE * np.abs(flat[:, 1:]).mean(axis=1, keepdims=True)  # in stripes, most are about 0
-    return np.asarray(np.packbits(bits, axis=1).view(">u8").astype(np.uint64).ravel())
+def _pack(bits: np.ndarray) -> np.ndarray:
+    """Bits ``[windows, n, 8, 8]`` as uint64 ``[windows, n]``."""
+    flat = np.packbits(bits.reshape(*bits.shape[:2], HASH_BITS), axis=2)
+    return np.asarray(flat.view(">u8")[..., 0].astype(np.uint64))
 
 
-def _cosines() -> np.ndarray:
-    """The lowest frequencies of the discrete cosine transform of a line: float32 ``[8, 64]``."""
-    return np.asarray(dct(np.eye(SIDE), axis=0)[:FREQUENCIES].astype(np.float32))
+def _cosines(intervals: np.ndarray) -> np.ndarray:
+    """The lowest frequencies of the cosine transform of intervals (scale, shift) of a line: ``[8 * n, 32]``."""
+    lowest = dct(np.eye(SIDE // 2), axis=0)[:FREQUENCIES]
+    resampling = interpolation(SIDE // 2, intervals[:, 0], intervals[:, 1])
+    return np.asarray((lowest @ resampling).reshape(-1, SIDE // 2).astype(np.float32))
 
 
 def _bands(count: int) -> list[tuple[int, int]]:
