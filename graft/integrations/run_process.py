@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ PROCESS = "graft.process"  # the name of the lock file
 CONFIG = "graft.config_sha256"
 CONTINUES = "graft.continues"  # the MLflow run with the same config that was interrupted or failed
 PARENT = "mlflow.parentRunId"
+CLOSE_ATTEMPTS = 3
 RUN_CONTEXT = "MLFLOW_RUN_CONTEXT"  # from which MLflow takes the tags of each run that it creates
 
 
@@ -57,9 +59,7 @@ def tagged_runs(parameters: BaseModel | None) -> Iterator[None]:
             yield
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            while mlflow.active_run():  # MLflow would mark it as finished when the process exits
-                mlflow.end_run(status)
-            _close_runs(client, lock.name, status)
+            _end_runs(client, lock.name, status)
             lock.unlink(missing_ok=True)
             raise
         lock.unlink(missing_ok=True)
@@ -78,6 +78,21 @@ def _close_runs_of_killed_processes(client: MlflowClient, folder: Path) -> None:
         with suppress(Timeout), FileLock(path).acquire(blocking=False):  # otherwise its process is alive
             _close_runs(client, path.name, "KILLED")
             path.unlink(missing_ok=True)
+
+
+def _end_runs(client: MlflowClient, process: str, status: str) -> None:
+    """Give this status to the active runs of this process, and to all others that it did not complete."""
+    for attempt in range(1, CLOSE_ATTEMPTS + 1):
+        try:
+            while mlflow.active_run():  # MLflow would mark it as finished when the process exits
+                mlflow.end_run(status)
+            _close_runs(client, process, status)
+            return
+        # An interruption may leave MLflow's database session in the middle of a statement; the next one is a new one.
+        except Exception:
+            if attempt == CLOSE_ATTEMPTS:
+                raise
+            time.sleep(0.5)
 
 
 def _close_runs(client: MlflowClient, process: str, status: str) -> None:
