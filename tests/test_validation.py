@@ -308,7 +308,8 @@ def test_sixteen_bit_images_that_use_little_of_their_range_are_left_out_with_its
         ["red/blank.png", "blank", "contrast 0"],
         ["red/six_bits.png", "unscaled 16-bit values", "uses 0.096 % of its 16-bit range"],
     ]
-    (unscaled, _) = report.failed("quarantine")
+    unscaled, blank = report.failed("quarantine")
+    assert "1 of 27 fails (red/blank.png: contrast 0)" in blank.message
     assert "(red/six_bits.png: uses 0.096 % of its 16-bit range): multiply them so that they reach 65535" in (
         unscaled.message
     )

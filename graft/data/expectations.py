@@ -95,7 +95,7 @@ def image_checks(config: ValidationConfig) -> list[Check]:
               gxe.ExpectColumnValuesToBeBetween(column="blank_range_percent", min_value=100)),
         Check("blank", f"each image must have a contrast of at least {config.min_contrast:g}", "quarantine",
               "min_contrast", "replace or remove them",
-              gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast)),
+              gxe.ExpectColumnValuesToBeBetween(column="scaled_contrast", min_value=config.min_contrast)),
     ]  # fmt: skip
 
 

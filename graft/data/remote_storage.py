@@ -66,7 +66,8 @@ class RemoteStorage:
         # Each file system raises its own errors if it is unreachable or not installed.
         except Exception as error:
             raise DataError(
-                f"{printable(address)}: cannot be opened ({error_summary(error)}); s3:// needs graft[s3]."
+                f"{printable(address)}: cannot be opened ({error_summary(error)}); check the address; "
+                f"s3:// needs graft[s3]."
             ) from error
 
     def list_files(self) -> FileListing:

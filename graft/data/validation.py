@@ -35,7 +35,7 @@ DETAILS = {
     "short_side_px": "{} px",
     "read_bytes": "{:.0f} bytes",
     "aspect_ratio": "{:.3g} to 1",
-    "contrast": "contrast {:.3g}",
+    "scaled_contrast": "contrast {:.3g}",
     "blank_range_percent": "uses {:.2g} % of its 16-bit range",
 }
 GREY_CHROMA = 2.0  # a grey image saved in colour has less, even a dull colour photograph has more
@@ -96,7 +96,7 @@ def _blocking_errors(check_results: list[CheckResult], table: pd.DataFrame, conf
             for result in check_results
             if result.severity == "quarantine" and not result.passed and result.config_key
         ]
-        relax = ", ".join([*keys, "data.max_quarantined_fraction"])
+        relax = ", ".join(dict.fromkeys([*keys, "data.max_quarantined_fraction"]))
         max_percent = 100 * config.max_quarantined_fraction
         errors = [f"At most {max_percent:g} % of the images may be bad, but {observed} relax one of {relax}."]
     failed = [result for result in check_results if not result.passed]
@@ -161,8 +161,9 @@ def _with_geometry(table: pd.DataFrame, min_contrast: float) -> pd.DataFrame:
     """Side and aspect ratio; the used percentage of the range of 16-bit images that would otherwise count as blank."""
     sides = table[["width_px", "height_px"]]
     short = sides.min(axis=1)
-    unscaled = (table["contrast"] < min_contrast) & (table["used_range"] > 0)
+    unscaled = (table["contrast"] < min_contrast) & table["used_range"].between(0, 1, inclusive="neither")
     return table.assign(
+        scaled_contrast=table["contrast"].mask(unscaled),
         short_side_px=short,
         aspect_ratio=sides.max(axis=1) / short.clip(lower=1),
         blank_range_percent=(100 * table["used_range"]).where(unscaled, 100),
