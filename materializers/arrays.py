@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from zenml.enums import VisualizationType
 
 from graft.evaluation.metrics import Predictions
-from graft.reports import figures
+from graft.reports import figures, training_figures
 from graft.training.cross_validation import CrossValidation
 from graft.training.folds import CandidateResult, FoldResult
 from graft.training.history import EpochMetrics
@@ -96,10 +96,9 @@ class FoldResultMaterializer(ArraysMaterializer):
 
     def compute_content_hash(self, data: FoldResult) -> str:
         """Hash everything but the seconds, which differ between runs."""
-        metadata = self._metadata(data)
-        for candidate in metadata["candidates"]:
-            del candidate["seconds"]
-        return digest(canonical_json(metadata), *(array.tobytes() for array in self._arrays(data).values()))
+        return digest(
+            _without_seconds(self._metadata(data)), *(array.tobytes() for array in self._arrays(data).values())
+        )
 
     def _read_candidate(self, number: int, fields: dict[str, Any]) -> CandidateResult:
         logits = {epochs: self.read_array(f"logits_{number}_{epochs}.npy") for epochs in fields.pop("epochs")}
@@ -146,8 +145,8 @@ class CrossValidationMaterializer(ArraysMaterializer):
         """Show the candidates, the accuracy of each fold, the confusion matrix and the reliability diagram."""
         return self.show(
             figures={
-                "candidates": figures.candidates(data),
-                "folds": figures.folds(data),
+                "candidates": training_figures.candidates(data),
+                "folds": training_figures.folds(data),
                 "confusion": figures.confusion(data.out_of_fold),
                 "reliability": figures.reliability(data.out_of_fold),
             }
@@ -159,10 +158,7 @@ class CrossValidationMaterializer(ArraysMaterializer):
 
     def compute_content_hash(self, data: CrossValidation) -> str:
         """Hash everything but the seconds, which differ between runs."""
-        metadata = self._metadata(data)
-        for candidate in metadata["candidates"]:
-            del candidate["seconds"]
-        return digest(canonical_json(metadata), predictions_hash(data.out_of_fold).encode())
+        return digest(_without_seconds(self._metadata(data)), predictions_hash(data.out_of_fold).encode())
 
     def _metadata(self, data: CrossValidation) -> dict[str, Any]:
         fields = {name: value for name, value in vars(data).items() if name != "out_of_fold"}
@@ -174,6 +170,12 @@ def predictions_hash(predictions: Predictions) -> str:
     """SHA-256 of predictions."""
     metadata = canonical_json(_metadata(predictions))
     return digest(metadata, predictions.labels.tobytes(), predictions.logits.tobytes())
+
+
+def _without_seconds(metadata: dict[str, Any]) -> bytes:
+    """Metadata with candidates as JSON, without their seconds, which differ between runs."""
+    candidates = [{name: value for name, value in each.items() if name != "seconds"} for each in metadata["candidates"]]
+    return canonical_json(metadata | {"candidates": candidates})
 
 
 def _metadata(predictions: Predictions) -> dict[str, Any]:

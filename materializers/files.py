@@ -7,7 +7,7 @@ from typing import Any
 from zenml.enums import ArtifactType, VisualizationType
 
 from graft.export.onnx_model import OnnxModel
-from graft.reports import figures
+from graft.reports import training_figures
 from graft.reports.pages import metadata_page
 from graft.training.checkpoint import Checkpoint
 from materializers.base import FolderMaterializer
@@ -32,7 +32,7 @@ class CheckpointMaterializer(FolderMaterializer):
 
     def save_visualizations(self, data: Checkpoint) -> dict[str, VisualizationType]:
         """Show the learning curves of the phase."""
-        return self.show(figures={"curves": figures.learning_curves(data.history, [])})
+        return self.show(figures={"curves": training_figures.learning_curves(data.history, [])})
 
     def extract_metadata(self, data: Checkpoint) -> dict[str, Any]:
         """Architecture, phase, and its number of epochs."""

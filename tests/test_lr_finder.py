@@ -10,7 +10,7 @@ from PIL import Image
 
 from graft.cli import main
 from graft.errors import TrainingError
-from graft.reports.figures import lr_finder_curve
+from graft.reports.training_figures import lr_finder_curve
 from graft.training.lr_finder import MIN_LR, LRFinderResult, suggest
 
 CONFIG = """

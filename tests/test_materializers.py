@@ -18,8 +18,9 @@ from graft.data.manifest import Manifest, scan
 from graft.data.validation import validate_images
 from graft.data.validation_report import Quarantine, ValidationReport
 from graft.errors import StorageError
-from graft.reports.figures import as_image, class_histogram, learning_curves
+from graft.reports.figures import as_image, class_histogram
 from graft.reports.pages import manifest_page, page
+from graft.reports.training_figures import learning_curves
 from graft.reports.validation_page import validation_page
 from graft.training.history import EpochMetrics
 
@@ -97,6 +98,12 @@ def test_learning_curves_have_separate_epoch_labels_and_fit_into_the_image(epoch
         assert box is not None
         assert figure.bbox.contains(box.x0, box.y0)
         assert figure.bbox.contains(box.x1, box.y1)
+
+
+def test_learning_curves_of_a_training_without_validation_images_are_its_loss_alone() -> None:
+    figure = learning_curves([EpochMetrics(1.5), EpochMetrics(1.0)], [])
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.get_lines()] == ["training"]
 
 
 def test_validation_report_is_loaded_as_saved(validated: tuple[Manifest, ValidationReport], tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _find_lr(options: argparse.Namespace) -> None:
     import graft.integrations.logging_setup  # noqa: F401
-    from graft.reports.figures import as_png, lr_finder_curve
+    from graft.reports.figures import as_png
+    from graft.reports.training_figures import lr_finder_curve
     from graft.training.lr_finder import find_lr
 
     result = find_lr(load_parameters(options), options.phase)

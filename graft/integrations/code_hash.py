@@ -96,7 +96,7 @@ def _references(module: str, name: str) -> frozenset[Definition]:
                 references.add(imports.get(node.id, (module, node.id)))
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 target = imports.get(node.value.id)
-                if target is not None:  # `from graft.reports import figures` … `figures.folds`
+                if target is not None:  # `from graft.reports import figures` … `figures.confusion`
                     references.add((f"{target[0]}.{target[1]}".strip("."), node.attr))
     return frozenset(references)
 

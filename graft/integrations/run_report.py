@@ -19,7 +19,7 @@ from graft.export.onnx_model import OnnxModel
 from graft.export.parity import OnnxCheck
 from graft.integrations.tracking import COMPLETE, FAILURE, STATUS, flatten, log_figures, log_missing_history, log_plan
 from graft.promotion.registration import Registration
-from graft.reports import figures
+from graft.reports import figures, training_figures
 from graft.reports.validation_page import validation_page
 from graft.training.checkpoint import Checkpoint
 from graft.training.cross_validation import CrossValidation
@@ -68,9 +68,9 @@ def log_run_report(artifacts: RunArtifacts, parameters: str) -> None:
     mlflow.log_params(flatten(json.loads(parameters)))
     log_figures(
         {
-            "curves": figures.learning_curves(warm, tuned),
-            "candidates": figures.candidates(folds),
-            "folds": figures.folds(folds),
+            "curves": training_figures.learning_curves(warm, tuned),
+            "candidates": training_figures.candidates(folds),
+            "folds": training_figures.folds(folds),
             "holdout_confusion": figures.confusion(artifacts.holdout),
             "holdout_reliability": figures.reliability(artifacts.holdout),
             "holdout_mistakes": figures.mistakes(artifacts.holdout, artifacts.manifest.folder()),

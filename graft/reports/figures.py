@@ -17,12 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
 from graft.data.thumbnails import load_thumbnail
-from graft.errors import printable
 from graft.evaluation.metrics import Predictions
 from graft.reports.labels import drawable
-from graft.training.cross_validation import CrossValidation
-from graft.training.history import EpochMetrics
-from graft.training.lr_finder import LRFinderResult
 
 mpl.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a class name may be $x$ or a_b
 INK, QUIET = "#1b2a33", "#8a979e"
@@ -48,28 +44,6 @@ def as_png(figure: Figure, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     as_image(figure, dpi).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def learning_curves(warm_up: list[EpochMetrics], fine_tune: list[EpochMetrics]) -> Figure:
-    """Losses (left), accuracy and macro-F1 on the folds' test images (right) over the epochs of both phases."""
-    epochs = [*warm_up, *fine_tune]
-    x = np.arange(1, len(epochs) + 1)
-    figure = Figure(figsize=(9, 3.4))
-    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.98, "bottom": 0.14, "top": 0.91})
-    _line(left, x, [epoch.train_loss for epoch in epochs], ORANGE, "training")
-    _line(left, x, [epoch.val_loss for epoch in epochs], BLUE, "test images of the folds")
-    _line(right, x, [epoch.val_accuracy for epoch in epochs], GREEN, "accuracy")
-    _line(right, x, [epoch.val_macro_f1 for epoch in epochs], BLUE, "macro-F1")
-    for axes, title in ((left, "Loss (nats)"), (right, "Test images of the folds")):
-        style_axes(axes, title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-        if fine_tune and warm_up:
-            axes.axvline(len(warm_up) + 0.5, color=QUIET, linestyle=":", linewidth=1)
-            axes.text(len(warm_up) + 0.55, 1.0, " fine-tuning", color=QUIET, fontsize=8, va="top",
-                      transform=axes.get_xaxis_transform())  # fmt: skip
-        axes.legend(frameon=False, fontsize=8)
-    return figure
 
 
 def confusion(predictions: Predictions) -> Figure:
@@ -123,67 +97,6 @@ def reliability(predictions: Predictions) -> Figure:
     axes.scatter(confidence[filled], accuracy[filled], s=sizes, color=GREEN, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
     style_axes(axes, f"Calibration error {predictions.ece:.3f} (temperature {predictions.temperature:.2f})")
-    return figure
-
-
-def folds(result: CrossValidation) -> Figure:
-    """Accuracy of the head alone and of the chosen recipe on each fold, and (last) their means."""
-    head_only = [*result.head_only_accuracies, float(np.mean(result.head_only_accuracies))]
-    chosen = [*result.accuracies, float(np.mean(result.accuracies))]
-    x = np.arange(len(chosen))
-    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.axvspan(x[-1] - 0.5, x[-1] + 0.5, color=QUIET, alpha=0.12, linewidth=0)
-    axes.vlines(x, head_only, chosen, color=QUIET, linewidth=1.5)
-    # A ring, which stays visible around the dot if fine-tuning changed nothing or was not chosen.
-    axes.scatter(x, head_only, s=80, color="white", edgecolors=ORANGE, label="head only", zorder=2)
-    axes.scatter(x, chosen, color=GREEN, label="chosen recipe", zorder=3)
-    gain = 100 * (chosen[-1] - head_only[-1])
-    axes.annotate(f"{gain:+.1f} points", (x[-1], max(chosen[-1], head_only[-1])), xytext=(0, 9), ha="center",
-                  textcoords="offset points", color=INK, fontsize=8)  # fmt: skip
-    axes.set_xticks(x, [*(f"fold {k}" for k in x[:-1]), "mean"])
-    axes.set_xlim(-0.5, len(x) - 0.5)
-    axes.margins(y=0.15)
-    low, high = result.accuracy.low, result.accuracy.high
-    style_axes(axes, f"Accuracy {result.accuracy.mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def candidates(result: CrossValidation) -> Figure:
-    """The log loss of each candidate minus that of the chosen one, with standard errors, and what became of it."""
-    scores = result.candidates[::-1]
-    figure = Figure(figsize=(8, 0.9 + 0.55 * len(scores)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color=QUIET, linestyle=":", linewidth=1)
-    for row, score in enumerate(scores):
-        accuracy = f"accuracy {np.mean(score.accuracies):.3f}, " if score.accuracies else ""
-        text = f"{accuracy}{score.epochs} epochs, {score.seconds:.0f} s: {score.outcome}"
-        if score.difference:
-            colour = GREEN if score.outcome == "chosen" else ORANGE
-            axes.errorbar(score.difference.mean, row, xerr=score.difference.standard_error, fmt="o", color=colour)
-        axes.annotate(printable(text), (0, row), xytext=(4, 9), textcoords="offset points", fontsize=8, color=INK,
-                      xycoords=axes.get_yaxis_transform())  # fmt: skip
-    axes.set_yticks(range(len(scores)), [score.name for score in scores], fontsize=8)
-    axes.set_ylim(-0.5, len(scores) - 0.3)
-    axes.set_xlabel("log loss minus that of the chosen recipe (nats)", fontsize=8)
-    style_axes(axes, "Candidates")
-    return figure
-
-
-def lr_finder_curve(result: LRFinderResult, key: str) -> Figure:
-    """Loss over learning rate, the suggestion marked; ``key`` is its key in the config."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(result.learning_rates, result.losses, color=BLUE, linewidth=1.5)
-    loss = np.interp(np.log(result.suggestion), np.log(result.learning_rates), result.losses)
-    axes.axvline(result.suggestion, color=QUIET, linestyle=":", linewidth=1)
-    axes.scatter([result.suggestion], [loss], color=ORANGE, zorder=3)
-    axes.annotate(f" {result.suggestion:.1e}", (result.suggestion, loss), color=INK, fontsize=9, va="bottom")
-    axes.set(xscale="log", xlabel=key, ylabel="training loss (nats)")
-    axes.xaxis.set_major_formatter("{x:.0e}")
-    axes.xaxis.set_minor_formatter("")
-    style_axes(axes, "Suggested: a tenth of the learning rate with the lowest loss")
     return figure
 
 
@@ -260,10 +173,6 @@ def mistakes(predictions: Predictions, root: Path) -> Figure:
     )
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
-
-
-def _line(axes: Axes, x: np.ndarray, y: list[float | None], colour: str, label: str) -> None:
-    axes.plot(x, np.array(y, dtype=float), color=colour, marker="o", markersize=3, linewidth=1.5, label=label)
 
 
 def style_axes(axes: Axes, title: str) -> None:
