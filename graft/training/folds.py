@@ -113,5 +113,5 @@ def cross_validate_fold(
         run(candidate.name, warm, replace(candidate.phase, candidate=candidate.name if is_race else ""))[1]
         for candidate in plan.candidates[1:]
     ]
-    labels = np.array([dataset.classes.index(label) for label in test_records["label"]])
+    labels = dataset.class_indices(test_records["label"])
     return FoldResult(fold, list(test_records["path"]), labels, dataset.classes, [head_only, *tuned])

@@ -13,7 +13,7 @@ from graft.evaluation.metrics import Predictions
 PhaseName = Literal["warmup", "finetune"]  # phase names: the groups of their metrics in MLflow
 WARM_UP: Final = "warmup"
 FINE_TUNE: Final = "finetune"
-MILESTONES = (0.6, 0.8, 1.0)
+MILESTONES = (0.6, 0.8, 1.0)  # of the epochs of fine-tuning, after which the folds test it
 CONFIG_SECTIONS = {WARM_UP: "training.warm_up", FINE_TUNE: "training.fine_tune"}
 
 
